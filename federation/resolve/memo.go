@@ -1,0 +1,3 @@
+package resolve
+
+type memo struct{}

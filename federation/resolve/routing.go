@@ -1,0 +1,345 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/causeway-mesh/causeway/cluster"
+)
+
+// FrontendKey names a frontend: a Service (this cluster's endpoints) or a
+// ServiceImport (all exporting clusters).
+type FrontendKey struct {
+	Kind      cluster.Kind // KindService or KindServiceImport
+	Namespace string
+	Name      string
+}
+
+// String gives Kind/namespace/name.
+func (k FrontendKey) String() string { return string(k.Kind) + "/" + k.Namespace + "/" + k.Name }
+
+// Host is the DNS name that clients of the frontend use.
+func (k FrontendKey) Host() string {
+	if k.Kind == cluster.KindServiceImport {
+		return k.Name + "." + k.Namespace + "." + cluster.DomainClusterset
+	}
+	return k.Name + "." + k.Namespace + "." + cluster.DomainCluster
+}
+
+// Frontend is what clients in one cluster call, with the routes that govern it.
+type Frontend struct {
+	Key      FrontendKey
+	Headless bool           // no address, no routes: GEP-1294 leaves headless parents out
+	Ports    []FrontendPort // sorted by protocol, then port
+}
+
+// AppProtocol is what a port speaks, as far as it was said.
+type AppProtocol string
+
+// The application protocols that matter to Envoy.
+const (
+	AppTCP  AppProtocol = ""     // not said: opaque
+	AppHTTP AppProtocol = "http" // HTTP/1.1, WebSocket included
+	AppH2C  AppProtocol = "h2c"  // HTTP/2 with prior knowledge; gRPC
+)
+
+// FrontendPort is one port of a frontend.
+type FrontendPort struct {
+	Port        int32
+	Name        string
+	Protocol    string // TCP, UDP, SCTP
+	AppProtocol AppProtocol
+	// Producer governs all clients that have no consumer table; nil if there is none.
+	Producer *RouteTable
+	// Consumers are sorted by Namespace.
+	Consumers []ConsumerTable
+	// Backend is where plain delivery goes, when no table governs.
+	Backend BackendKey
+}
+
+// ConsumerTable governs the clients of one namespace, in place of the producer's.
+type ConsumerTable struct {
+	Namespace string
+	Table     *RouteTable
+}
+
+// RouteTable is a merged group of routes: its rules in the order in which they
+// are tried. What none matches gets 404 (GEP-1294, route presence).
+type RouteTable struct {
+	Rules []*Rule
+}
+
+// RouteID names one copy of a route.
+type RouteID struct {
+	Kind      cluster.Kind
+	Namespace string
+	Name      string
+	Cluster   cluster.ID // the home of the copy that is obeyed
+}
+
+// String gives Kind/namespace/name@cluster.
+func (r RouteID) String() string {
+	return string(r.Kind) + "/" + r.Namespace + "/" + r.Name + "@" + string(r.Cluster)
+}
+
+// Rule is one match of one rule of one route.
+type Rule struct {
+	Route     RouteID
+	RuleIndex int    // within the route's spec.rules
+	RuleName  string // spec.rules[].name
+	// MatchIndex counts within the rule's matches.
+	MatchIndex int
+	Match      Match
+	Filters    Filters
+	Redirect   *Redirect // answers the request itself; Backends is empty then
+	Backends   []WeightedBackend
+	// Invalid, if not empty, says why every request of the rule gets 500.
+	Invalid string
+	// RequestTimeout bounds the whole request, BackendTimeout each try. Zero
+	// means none; Gateway API's explicit "0s" is zero too.
+	RequestTimeout time.Duration
+	BackendTimeout time.Duration
+}
+
+// PathType is how a path is compared.
+type PathType string
+
+// The path types of Gateway API.
+const (
+	PathExact  PathType = "Exact"
+	PathPrefix PathType = "PathPrefix" // by whole path elements
+	PathRegex  PathType = "RegularExpression"
+)
+
+// Match is a conjunction.
+type Match struct {
+	PathType PathType
+	Path     string
+	Method   string // empty: any
+	Headers  []ValueMatch
+	Query    []ValueMatch
+}
+
+// ValueMatch compares a header or query parameter. Header names are lower case.
+type ValueMatch struct {
+	Name  string
+	Value string
+	Regex bool
+}
+
+// Header is a name and a value.
+type Header struct{ Name, Value string }
+
+// HeaderMods are changes to a set of headers, applied in the order remove, set, add.
+type HeaderMods struct {
+	Set    []Header
+	Add    []Header
+	Remove []string
+}
+
+// Empty reports whether nothing changes.
+func (m HeaderMods) Empty() bool { return len(m.Set)+len(m.Add)+len(m.Remove) == 0 }
+
+// Filters are what a rule or a backend does to requests and responses.
+type Filters struct {
+	Request  HeaderMods
+	Response HeaderMods
+	Rewrite  *Rewrite // rules only
+}
+
+// Rewrite changes host and path on the way to the backend. At most one of
+// FullPath and PrefixPath is set.
+type Rewrite struct {
+	Hostname   string
+	FullPath   *string
+	PrefixPath *string // replaces the match's prefix
+}
+
+// Redirect answers with a Location. Empty fields keep the request's part.
+type Redirect struct {
+	Scheme     string
+	Hostname   string
+	FullPath   *string
+	PrefixPath *string
+	Port       int32 // 0: by the rules of Gateway API (HTTPRequestRedirectFilter.port); already worked out by the resolver where it can be
+	StatusCode int
+}
+
+// WeightedBackend takes Weight parts of the rule's requests.
+type WeightedBackend struct {
+	Weight  uint32
+	Backend BackendKey
+	Filters Filters
+	// Chain, if not nil, sends the request on through the producer routes of
+	// this frontend (port Backend.Port) instead of to Backend's endpoints. Only
+	// in Gateways: gateways chain once.
+	Chain *FrontendKey
+	// Invalid, if not empty, says why this share gets 500.
+	Invalid string
+}
+
+// BackendKind tells what a backend's endpoints are.
+type BackendKind string
+
+// The kinds of backends.
+const (
+	BackendService BackendKind = "Service"       // this cluster's endpoints of a Service
+	BackendImport  BackendKind = "ServiceImport" // all exporting clusters
+	BackendShare   BackendKind = "Share"         // one other cluster's share of an export
+)
+
+// BackendKey names a set of endpoints as one cluster sees it.
+type BackendKey struct {
+	Kind      BackendKind
+	Namespace string
+	Name      string
+	Port      int32      // of the Service or ServiceImport, not the target port
+	Cluster   cluster.ID // BackendShare only
+}
+
+// String gives a unique name, fit for messages and resource names:
+// "ServiceImport/ns/name/80", "Share/ns/name/80/west".
+func (b BackendKey) String() string {
+	s := fmt.Sprintf("%s/%s/%s/%d", b.Kind, b.Namespace, b.Name, b.Port)
+	if b.Cluster != "" {
+		s += "/" + string(b.Cluster)
+	}
+	return s
+}
+
+// SNI is the server name by which crossing gateways know the backend.
+func (b BackendKey) SNI() string {
+	return fmt.Sprintf("%d.%s.%s.%s", b.Port, b.Name, b.Namespace, cluster.DomainClusterset)
+}
+
+// Backend is a set of endpoints with all that is needed to connect to it. The
+// Config half changes seldom (Envoy's CDS), Groups with every endpoint (EDS).
+type Backend struct {
+	Key    BackendKey
+	Config BackendConfig
+	Groups []EndpointGroup // sorted by Priority, then Cluster
+}
+
+// BackendConfig is what does not change when endpoints do.
+type BackendConfig struct {
+	Protocol    string // TCP, UDP, SCTP
+	AppProtocol AppProtocol
+	// Crossings are the clusters of other networks that serve the backend,
+	// sorted: each needs mTLS towards its crossing gateways.
+	Crossings []Crossing
+}
+
+// Crossing is how another network's cluster is entered.
+type Crossing struct {
+	Cluster     cluster.ID
+	TrustDomain string
+}
+
+// EndpointGroup holds the endpoints of one cluster. Groups of priority 0 are
+// used first; a lower priority takes the share that the higher ones lack.
+// Priorities start at 0 and have no gaps.
+type EndpointGroup struct {
+	Cluster   cluster.ID
+	Region    string
+	Zone      string
+	Priority  uint32
+	Endpoints []Endpoint // sorted by address; weights of a group's cluster add up to its share
+	// Crossing is true where the Endpoints are the cluster's crossing gateways.
+	Crossing bool
+}
+
+// Endpoint is one address.
+type Endpoint struct {
+	Addr    netip.AddrPort // invalid if Host is set
+	Host    string         // a crossing gateway given by name, "host:port"
+	Weight  uint32         // at least 1
+	Healthy bool           // false: sent to Envoy as unhealthy, so that overflow sees the missing share
+	Pod     string
+	// Behind counts the healthy endpoints behind a crossing gateway.
+	Behind int
+}
+
+// Gateway is a Gateway as this cluster runs it.
+type Gateway struct {
+	Namespace string
+	Name      string
+	Home      cluster.ID // where the copy that is obeyed was written
+	Class     string
+	Listeners []Listener // those that work, in the order of the spec
+}
+
+// Key gives namespace/name.
+func (g *Gateway) Key() string { return g.Namespace + "/" + g.Name }
+
+// Listener is one listener of a Gateway with the routes attached to it.
+type Listener struct {
+	Name     string
+	Port     int32
+	Protocol string // HTTP
+	Hostname string // empty: any
+	// Hosts are sorted from the most to the least specific hostname. A request
+	// whose host matches none gets 404.
+	Hosts []VirtualHost
+}
+
+// VirtualHost holds the rules for one hostname of a listener: an exact name,
+// "*.suffix" or "*".
+type VirtualHost struct {
+	Hostname string
+	Table    *RouteTable
+}
+
+// Import is a ServiceImport: the merge of all exports of one service (KEP-1645).
+type Import struct {
+	Namespace string
+	Name      string
+	Headless  bool
+	Ports     []ImportPort // sorted by protocol, port
+	Exporters []Exporter   // the senior first
+	// Even spreads over all clusters by weight instead of nearest first.
+	Even bool
+}
+
+// ImportPort is a merged port with the clusters that serve it.
+type ImportPort struct {
+	Name        string
+	Port        int32
+	Protocol    string
+	AppProtocol AppProtocol
+	Clusters    []cluster.ID // sorted
+}
+
+// Exporter is one cluster's export.
+type Exporter struct {
+	Cluster   cluster.ID
+	Weight    *uint32 // causeway.dev/weight
+	Seniority cluster.Seniority
+}
+
+// ParentReport is what became of one parentRef of a route (RouteParentStatus).
+// Conditions carry no time and no observedGeneration: status writers add them.
+type ParentReport struct {
+	ParentRef  gatewayv1.ParentReference
+	Conditions []metav1.Condition // sorted by Type
+}
+
+// ListenerReport is what became of one listener.
+type ListenerReport struct {
+	Name           string
+	AttachedRoutes int32
+	SupportedKinds []gatewayv1.RouteGroupKind
+	Conditions     []metav1.Condition
+}
+
+// ObjectReport is the status of one object as this cluster judges it.
+type ObjectReport struct {
+	Ref        cluster.Ref
+	Cluster    cluster.ID // the home of the copy judged
+	Parents    []ParentReport
+	Listeners  []ListenerReport
+	Conditions []metav1.Condition // Gateways, GatewayClasses, ServiceExports, and Federated for routes
+}

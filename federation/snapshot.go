@@ -1,0 +1,155 @@
+package federation
+
+import (
+	"sort"
+	"strings"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/causeway-mesh/causeway/cluster"
+)
+
+// Liveness is how much of a cluster's traffic can be trusted to it (DESIGN
+// section 3, "Health of a cluster").
+type Liveness string
+
+// The states of a cluster.
+const (
+	Alive   Liveness = "Alive"
+	Suspect Liveness = "Suspect" // kept, at lower priority
+	Dead    Liveness = "Dead"    // withdrawn; its State is kept and returns with it
+)
+
+// Health is what the members of the clusterset know of a cluster's state.
+type Health struct {
+	Liveness Liveness
+	Reason   string // for people; does not take part in resolution
+}
+
+// Cluster is one cluster in a Snapshot.
+type Cluster struct {
+	ID     cluster.ID
+	Meta   cluster.Meta
+	Health Health
+}
+
+// Snapshot is the state of the whole clusterset at one moment: every cluster's
+// objects, its Meta and its Health. It is immutable and cheap to derive from
+// its predecessor, with which it shares all that did not change. Read it from
+// any goroutine.
+//
+// Objects of the agent's own cluster are those that its source delivered,
+// published or not; those of other clusters are what they published.
+type Snapshot struct {
+	// Revision is the store revision that the Snapshot includes in full.
+	Revision int64
+
+	clusters []Cluster // sorted by ID
+	objects  *iradix.Tree[*cluster.Object]
+	parents  *iradix.Tree[*cluster.Object] // routes by parentRef
+	slices   *iradix.Tree[*cluster.Object] // EndpointSlices by Service
+}
+
+// sep separates the parts of keys; no name may contain it.
+const sep = "\x00"
+
+// Key names a set of objects that a reader depends on. Keys are compared, never
+// parsed. A change of the Snapshot yields the Keys of all sets it touches
+// (ChangeSet), so whoever remembers the Keys that it read knows when to read
+// again.
+type Key string
+
+// KeyNamed is the set of all clusters' objects of one kind, namespace and name.
+func KeyNamed(kind cluster.Kind, namespace, name string) Key {
+	return Key(string(kind) + sep + namespace + sep + name + sep)
+}
+
+// KeyNamespace is the set of all objects of one kind in one namespace.
+func KeyNamespace(kind cluster.Kind, namespace string) Key {
+	return Key(string(kind) + sep + namespace + sep)
+}
+
+// KeyParent is the set of routes that name a parent of that kind and name
+// (kind Service, ServiceImport or Gateway).
+func KeyParent(kind cluster.Kind, namespace, name string) Key {
+	return Key("parent" + sep + string(kind) + sep + namespace + sep + name + sep)
+}
+
+// KeySlices is the set of EndpointSlices of a Service in one cluster.
+func KeySlices(namespace, service string, id cluster.ID) Key {
+	return Key("slices" + sep + namespace + sep + service + sep + string(id) + sep)
+}
+
+// KeyClusters is the set of clusters with their Meta and Health.
+const KeyClusters Key = "clusters" + sep
+
+// ChangeSet holds the Keys of every set that differs between two Snapshots.
+type ChangeSet map[Key]struct{}
+
+// Has reports whether the set behind k changed.
+func (c ChangeSet) Has(k Key) bool { _, ok := c[k]; return ok }
+
+// Clusters lists all clusters, sorted by ID. The caller must not change it.
+func (s *Snapshot) Clusters() []Cluster { return s.clusters }
+
+// Cluster finds a cluster.
+func (s *Snapshot) Cluster(id cluster.ID) (Cluster, bool) {
+	i := sort.Search(len(s.clusters), func(i int) bool { return s.clusters[i].ID >= id })
+	if i < len(s.clusters) && s.clusters[i].ID == id {
+		return s.clusters[i], true
+	}
+	return Cluster{}, false
+}
+
+// Get finds one cluster's object.
+func (s *Snapshot) Get(id cluster.ID, kind cluster.Kind, namespace, name string) (*cluster.Object, bool) {
+	return s.objects.Get([]byte(string(KeyNamed(kind, namespace, name)) + string(id)))
+}
+
+// Named lists all clusters' objects of that kind and name, sorted by cluster.
+func (s *Snapshot) Named(kind cluster.Kind, namespace, name string) []*cluster.Object {
+	return collect(s.objects, string(KeyNamed(kind, namespace, name)))
+}
+
+// InNamespace lists all clusters' objects of a kind in a namespace, sorted by
+// name, then cluster.
+func (s *Snapshot) InNamespace(kind cluster.Kind, namespace string) []*cluster.Object {
+	return collect(s.objects, string(KeyNamespace(kind, namespace)))
+}
+
+// OfKind lists all clusters' objects of a kind, sorted by namespace, name, cluster.
+func (s *Snapshot) OfKind(kind cluster.Kind) []*cluster.Object {
+	return collect(s.objects, string(kind)+sep)
+}
+
+// RoutesOf lists the routes of all clusters that name this parent, in a fixed
+// order (kind, namespace, name, cluster). Whether the parentRef's section and
+// port fit is for the caller to judge.
+func (s *Snapshot) RoutesOf(parent cluster.Kind, namespace, name string) []*cluster.Object {
+	return collect(s.parents, string(KeyParent(parent, namespace, name)))
+}
+
+// SlicesOf lists the EndpointSlices of a Service in one cluster, sorted by name.
+func (s *Snapshot) SlicesOf(id cluster.ID, namespace, service string) []*cluster.Object {
+	return collect(s.slices, string(KeySlices(namespace, service, id)))
+}
+
+// Len counts the objects.
+func (s *Snapshot) Len() int { return s.objects.Len() }
+
+func collect(t *iradix.Tree[*cluster.Object], prefix string) []*cluster.Object {
+	var out []*cluster.Object
+	t.Root().WalkPrefix([]byte(prefix), func(_ []byte, o *cluster.Object) bool {
+		out = append(out, o)
+		return false
+	})
+	return out
+}
+
+func primaryKey(o *cluster.Object) string {
+	return string(KeyNamed(o.Kind, o.Namespace, o.Name)) + string(o.Cluster)
+}
+
+func storable(ref cluster.Ref, id cluster.ID) bool {
+	return ref.Name != "" && !strings.Contains(string(ref.Kind)+ref.Namespace+ref.Name+string(id), sep)
+}
