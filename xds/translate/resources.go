@@ -1,0 +1,117 @@
+package translate
+
+import (
+	"net/netip"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// Role is what an Envoy is for.
+type Role string
+
+// The roles of DESIGN section 1.
+const (
+	RoleSidecar  Role = "sidecar"
+	RoleGateway  Role = "gateway"
+	RoleCrossing Role = "crossing"
+)
+
+// Proxy identifies one Envoy.
+type Proxy struct {
+	Cluster   cluster.ID
+	Role      Role
+	Namespace string // sidecar: its workloads' namespace; gateway: the Gateway's; crossing: causeway-system
+	Name      string // gateway: the Gateway's name; else free
+}
+
+// ID is the Envoy's node id: "cluster/role/namespace/name".
+func (p Proxy) ID() string {
+	return string(p.Cluster) + "/" + string(p.Role) + "/" + p.Namespace + "/" + p.Name
+}
+
+// Bindings says where a proxy's listeners bind. The answers are facts of the
+// machine or cluster that the agent knows; for one proxy and one key they never
+// change while the proxy lives. A false second result means that the listener
+// can't be offered now.
+type Bindings interface {
+	// Frontend is where a sidecar listens for a frontend's port.
+	Frontend(p Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool)
+	// Gateway is where a gateway listens for a listener's port.
+	Gateway(p Proxy, port int32) (netip.AddrPort, bool)
+	// Crossing is where a crossing gateway listens.
+	Crossing(p Proxy) (netip.AddrPort, bool)
+}
+
+// The xDS types that we serve, in make-before-break order: what comes first may
+// be referred to by what comes later.
+const (
+	TypeSecret   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	TypeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	TypeEndpoint = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	TypeListener = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	TypeRoute    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+)
+
+// Types lists the types above in that order.
+var Types = []string{TypeSecret, TypeCluster, TypeEndpoint, TypeListener, TypeRoute}
+
+// Resource is one xDS resource, marshalled once and shared by all proxies that
+// get it. Immutable.
+type Resource struct {
+	Name string
+	// Version is a hash of the content: equal content, equal version, in every process.
+	Version string
+	Body    *anypb.Any
+	// Subject names, for people, the object that the resource comes from:
+	// "HTTPRoute/app-ns/route-a@east", "ServiceImport/app-ns/svc-a".
+	Subject string
+}
+
+// Resources is the complete configuration of one proxy. Immutable; successive
+// values share what did not change.
+type Resources struct {
+	types map[string]*iradix.Tree[*Resource]
+}
+
+// Get finds a resource.
+func (r *Resources) Get(typeURL, name string) (*Resource, bool) {
+	if r == nil || r.types[typeURL] == nil {
+		return nil, false
+	}
+	return r.types[typeURL].Get([]byte(name))
+}
+
+// All is the tree of a type's resources by name; never nil.
+func (r *Resources) All(typeURL string) *iradix.Tree[*Resource] {
+	if r == nil || r.types[typeURL] == nil {
+		return iradix.New[*Resource]()
+	}
+	return r.types[typeURL]
+}
+
+// NewResources makes a set of resources from a list per type.
+func NewResources(byType map[string][]*Resource) *Resources {
+	out := &Resources{types: map[string]*iradix.Tree[*Resource]{}}
+	for t, list := range byType {
+		txn := iradix.New[*Resource]().Txn()
+		for _, r := range list {
+			txn.Insert([]byte(r.Name), r)
+		}
+		out.types[t] = txn.Commit()
+	}
+	return out
+}
+
+// Changes names what differs between two Resources of one proxy, by type.
+// A name stands in Removed if the resource is gone, else in Changed.
+type Changes struct {
+	Changed map[string][]string
+	Removed map[string][]string
+}
+
+// Empty reports whether nothing differs.
+func (c Changes) Empty() bool { return len(c.Changed) == 0 && len(c.Removed) == 0 }
