@@ -294,17 +294,15 @@ func TestHalfWrittenFiles(t *testing.T) {
 		{full + configMap("c", "1"), 49 * time.Millisecond, 3, 0},
 		{"{", 10 * time.Millisecond, 3, 0},
 		{"{", settleTime, 3, 1}, // it was no accident
-		{full, time.Millisecond, 2, 0},
+		{full, time.Millisecond, 3, 1},
+		{full, settleTime, 2, 0}, // c is gone, which had to rest
+		{full + "#", time.Millisecond, 2, 0},
 		{configMap("a", "1"), time.Millisecond, 2, 0},
 		{configMap("a", "1"), settleTime, 1, 0},
 		{"", time.Millisecond, 1, 0},
 		{"", settleTime, 0, 0},
 	} {
-		// A wrong file that becomes right is believed at once: nothing is lost.
 		objects, problems := step(c.text, c.after)
-		if i == 8 {
-			objects, problems = step(c.text, settleTime)
-		}
 		if objects != c.objects || problems != c.problems {
 			t.Errorf("step %d: %d objects, %d problems, want %d and %d", i, objects, problems, c.objects, c.problems)
 		}

@@ -1,0 +1,317 @@
+package workload
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/causeway-mesh/causeway/cluster"
+)
+
+// pool hands out loopback addresses that other test processes hardly use.
+type pool struct {
+	t    testing.TB
+	held map[string]netip.Addr
+	fail error
+}
+
+var nextAddress atomic.Uint32
+
+func newPool(t testing.TB) *pool {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 without set-up")
+	}
+	return &pool{t: t, held: map[string]netip.Addr{}}
+}
+
+func (p *pool) Addr(key string) (netip.Addr, error) {
+	if p.fail != nil {
+		return netip.Addr{}, p.fail
+	}
+	if a, ok := p.held[key]; ok {
+		return a, nil
+	}
+	pid, n := os.Getpid(), nextAddress.Add(1)
+	a := netip.AddrFrom4([4]byte{127, byte(100 + pid>>8%64), byte(pid), byte(1 + n%250)})
+	p.held[key] = a
+	return a, nil
+}
+
+func (p *pool) Release(key string) {
+	if _, ok := p.held[key]; !ok {
+		p.t.Errorf("%s is released twice", key)
+	}
+	delete(p.held, key)
+}
+
+func manager(t testing.TB, cfg Config) (*Manager, *pool) {
+	p := newPool(t)
+	cfg.Cluster, cfg.Addresses, cfg.Logger = "east", p, slog.New(slog.DiscardHandler)
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		m.Close(ctx)
+		if len(p.held) != 0 {
+			t.Error("not released:", p.held)
+		}
+	})
+	return m, p
+}
+
+func endpoints(r Result) []cluster.Endpoint {
+	var all []cluster.Endpoint
+	for _, s := range r.Slices {
+		all = append(all, s.Value.(*cluster.EndpointSlice).Endpoints...)
+	}
+	return all
+}
+
+func at(e cluster.Endpoint, port int) string {
+	return net.JoinHostPort(e.Addr.String(), strconv.Itoa(port))
+}
+
+func get(t testing.TB, client *http.Client, url string, header http.Header) (*http.Response, Echo) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e Echo
+	_ = json.Unmarshal(body, &e)
+	return resp, e
+}
+
+func oneWeb(replicas int32) Input {
+	return Input{
+		Services:    []Service{service("web", "app", "a", port("http", 80, 15678), over(port("udp", 53, 15678), corev1.ProtocolUDP))},
+		Deployments: []Deployment{deployment("a", replicas)},
+	}
+}
+
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	m, _ := manager(t, Config{})
+	eps := endpoints(m.Apply(oneWeb(2)))
+	if len(eps) != 2 || !eps[0].Ready || eps[0].Addr == eps[1].Addr {
+		t.Fatalf("%+v", eps)
+	}
+	url := "http://" + at(eps[1], 15678)
+	h2c := new(http.Protocols)
+	h2c.SetUnencryptedHTTP2(true)
+	for proto, client := range map[string]*http.Client{"HTTP/1.1": {Transport: &http.Transport{}}, "HTTP/2.0": {Transport: &http.Transport{Protocols: h2c}}} {
+		resp, e := get(t, client, url+"/a/../b?x=1", http.Header{"X-One": {"1", "2"}, "X-Echo-Set-Header": {"x-back: v1, x-more:v2"}})
+		if resp.StatusCode != 200 || e.Path != "/a/../b?x=1" || e.Method != "GET" || e.Proto != proto || e.Host != at(eps[1], 15678) ||
+			fmt.Sprint(e.Headers["X-One"]) != "[1 2]" || e.Namespace != "ns" || e.Service != "web" || e.Pod != eps[1].Pod || e.Cluster != "east" {
+			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
+		}
+		if resp.Header.Get("X-Back") != "v1" || resp.Header.Get("X-More") != "v2" || resp.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %v", proto, resp.Header)
+		}
+		if resp, e := get(t, client, url+"/status/503", nil); resp.StatusCode != 503 || e.Pod != eps[1].Pod {
+			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
+		}
+		for path, want := range map[string]int{"/status/204": 204, "/status/99": 400, "/?delay=1ms": 200, "/?delay=1h": 400, "/health": 200} {
+			if resp, _ := get(t, client, url+path, nil); resp.StatusCode != want {
+				t.Errorf("%s: %s gives %d", proto, path, resp.StatusCode)
+			}
+		}
+		resp, err := client.Post(url, "text/plain", io.LimitReader(endless{}, maxBody+1))
+		if err == nil { // else the server closed the connection first, as it may
+			if resp.Body.Close(); resp.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Errorf("%s: a body over the bound gives %d", proto, resp.StatusCode)
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	conn, err := net.Dial("udp", at(eps[0], 15678))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = conn.Write([]byte("hello"))
+	buf := make([]byte, 10)
+	if n, err := conn.Read(buf); string(buf[:n]) != "hello" {
+		t.Errorf("udp: %q %v", buf[:n], err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// until ticks a manager as its owner does, until a condition holds.
+func until(t testing.TB, m *Manager, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("never:", what)
+		}
+		if next := m.Next(); !next.IsZero() && !time.Now().Before(next) {
+			m.Tick()
+		}
+	}
+}
+
+// A pod that goes is unpublished first, answers on for the grace period and
+// ends what it is at; a pod that returns meanwhile keeps its server.
+func TestScaleDownLosesNothing(t *testing.T) {
+	t.Parallel()
+	m, p := manager(t, Config{Grace: 100 * time.Millisecond})
+	before := endpoints(m.Apply(oneWeb(2)))
+	m.Delivered()
+	gone := before[1]
+	after := m.Apply(oneWeb(1))
+	if eps := endpoints(after); len(eps) != 1 || eps[0] != before[0] {
+		t.Fatalf("must be unpublished at once: %+v", eps)
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	if resp, _ := get(t, client, "http://"+at(gone, 15678), nil); resp.Close {
+		t.Error("what is not delivered yet must not be felt")
+	}
+	m.Delivered()
+	if resp, _ := get(t, client, "http://"+at(gone, 15678), nil); !resp.Close {
+		t.Error("clients must be told to give up their connections")
+	}
+	m.Apply(oneWeb(2)) // it returns
+	m.Delivered()
+	if resp, _ := get(t, client, "http://"+at(gone, 15678), nil); resp.Close {
+		t.Error("a pod that is back must stay")
+	}
+	if next := m.Next(); !next.IsZero() {
+		t.Error("a pod that is back has nothing to wait for:", next)
+	}
+
+	answered := make(chan int, 1)
+	asked := make(chan struct{})
+	trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(asked) }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "http://"+at(gone, 15678)+"/?delay=500ms", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		resp, err := client.Do(req)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	<-asked
+	m.Apply(oneWeb(1))
+	m.Delivered()
+	until(t, m, "closed", func() bool {
+		conn, err := net.Dial("tcp", at(gone, 15678))
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	if code := <-answered; code != 200 {
+		t.Error("a running request got", code)
+	}
+	until(t, m, "address given back", func() bool { return len(p.held) == 1 })
+	if _, e := get(t, client, "http://"+at(before[0], 15678), nil); e.Pod != before[0].Pod {
+		t.Error("the other pod must stay")
+	}
+}
+
+// A port that is taken makes that pod not ready where it needs the port, names
+// the object and the port, hurts no other, and is taken as soon as it is free.
+func TestPortTaken(t *testing.T) {
+	t.Parallel()
+	m, p := manager(t, Config{Retry: 10 * time.Millisecond})
+	in := oneWeb(2)
+	in.Services = append(in.Services, service("admin", "app", "a", port("", 80, 15679)))
+	addr, _ := p.Addr("pod/ns/" + podName("east", "ns", "a", 0))
+	squatter, err := net.Listen("tcp", net.JoinHostPort(addr.String(), "15678"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer squatter.Close()
+	r := m.Apply(in)
+	ready := func(r Result) string {
+		var b strings.Builder
+		for _, e := range endpoints(r) {
+			fmt.Fprint(&b, e.Ready, " ")
+		}
+		return b.String()
+	}
+	if got := ready(r); got != "true true false true " {
+		t.Error("ready:", got)
+	}
+	if len(r.Problems) != 1 || r.Problems[0].Object != "Deployment/ns/a" || r.Problems[0].Where != "a.yaml:1" || !strings.Contains(r.Problems[0].Message, "TCP port 15678") || !strings.Contains(r.Problems[0].Message, "taken by another process") {
+		t.Errorf("%+v", r.Problems)
+	}
+	if m.Tick() {
+		t.Error("nothing has changed yet")
+	}
+	squatter.Close()
+	until(t, m, "ready", func() bool { return ready(m.Result()) == "true true true true " })
+	if r := m.Result(); len(r.Problems) != 0 || !m.Next().IsZero() {
+		t.Errorf("%+v", r.Problems)
+	}
+}
+
+func TestNoAddress(t *testing.T) {
+	t.Parallel()
+	m, p := manager(t, Config{Retry: time.Millisecond})
+	p.fail = errors.New("the pool is empty")
+	r := m.Apply(oneWeb(1))
+	if len(endpoints(r)) != 0 || len(r.Problems) == 0 || !strings.Contains(r.Problems[0].Message, "the pool is empty") {
+		t.Errorf("%+v", r)
+	}
+	p.fail = nil
+	until(t, m, "an endpoint", func() bool { return len(endpoints(m.Result())) == 1 && len(m.Result().Problems) == 0 })
+}
+
+func TestConfig(t *testing.T) {
+	for _, cfg := range []Config{
+		{Cluster: "no.label", Addresses: &pool{}, Logger: slog.Default()},
+		{Cluster: "east", Logger: slog.Default()},
+		{Cluster: "east", Addresses: &pool{}, Logger: slog.Default(), Grace: -1},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v must be refused", cfg)
+		}
+	}
+	if low := lowestPort(); low != 1 { // not for the machine's sake, but for the rule
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(int(low)-1)); err == nil {
+			ln.Close()
+			t.Error("a port below", low, "could be bound")
+		}
+	}
+}
