@@ -1,0 +1,63 @@
+# Causeway. `make help` lists what there is.
+SHELL := /bin/bash
+GO ?= go
+GOLANGCI := $(GO) tool -modfile=.ci/tools/golangci-lint.mod golangci-lint
+BUF := $(GO) tool -modfile=../.ci/tools/buf.mod buf
+# Packages with goldens take -update.
+GOLDEN := ./federation/resolve/... ./xds/translate/... ./cmd/causeway/client/...
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/causeway
+	@$(GO) build -o bin/causeway ./cmd/causeway
+
+.PHONY: envoy
+envoy: ## Fetch the real Envoy, pinned, into the cache (unless $$CAUSEWAY_ENVOY or PATH has one)
+	@.ci/envoy
+
+.PHONY: demo
+demo: ## Three clusters, real etcd, real Envoys, real requests; about a minute once built
+	@echo "building causeway (the first time takes a few minutes)"
+	@$(GO) build -o bin/causeway ./cmd/causeway && $(GO) build -o bin/demo ./test/demo && $(GO) build -modfile=.ci/tools/grpcurl.mod -o bin/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" bin/demo
+
+.PHONY: test
+test: ## All tests that need no root: unit, golden, property, real etcd, real Envoy
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -timeout 8m ./...
+
+.PHONY: check
+check: fmt lint generated race ## Format, lint, generated code current, import directions, race tests
+
+.PHONY: fmt
+fmt:
+	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')); test -z "$$out" || { echo "not formatted, run gofmt -w:"; echo "$$out"; exit 1; }
+
+.PHONY: lint
+lint: ## golangci-lint, pinned
+	@$(GO) vet ./... && $(GOLANGCI) run ./...
+
+.PHONY: race
+race: ## Tests under the race detector (real etcd and Envoy included)
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -race -timeout 15m ./...
+
+.PHONY: generate
+generate: ## Generated code: protobuf, CRDs
+	@cd api && $(BUF) generate
+	@$(GO) generate ./cluster/...
+
+.PHONY: generated
+generated: ## Fail if generated code is not current
+	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && cp -r api cluster $$tmp/ && $(MAKE) -s generate && \
+	  for d in api cluster; do diff -r $$tmp/$$d $$d >/dev/null || { echo "generated code in $$d was not current; it is now: commit it"; exit 1; }; done
+	@cd api && $(BUF) lint
+
+.PHONY: golden
+golden: ## Rewrite the goldens; review the diff
+	@$(GO) test $(GOLDEN) -run Golden -update
+
+.PHONY: bench
+bench: ## Benchmarks of the hot paths
+	@$(GO) test -run '^$$' -bench . -benchmem ./federation/... ./xds/...
