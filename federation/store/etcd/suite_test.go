@@ -1,7 +1,6 @@
 package etcd_test
 
 import (
-	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -31,9 +30,6 @@ func TestStore(t *testing.T) {
 // still knows, and clients come back to it.
 func TestStoreKilled(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) *storetest.Backend {
-		if name := t.Name(); !strings.Contains(name, "Outage") && !strings.HasSuffix(name, "Revisions") {
-			t.Skip("only what stops the server is different")
-		}
 		p := startProcess(t)
 		admin := etcdtest.Connect(t, p.Authority, p.endpoint, etcd.AdminUser)
 		if err := etcd.Bootstrap(t.Context(), admin, "one", "two"); err != nil {
@@ -42,7 +38,7 @@ func TestStoreKilled(t *testing.T) {
 		b := backend(t, p.Authority, p.endpoint)
 		b.Stop, b.Start = p.kill, p.start
 		return b
-	})
+	}, "Outage", "CompactedDuringOutage", "HoldOutage")
 }
 
 func backend(t *testing.T, a *etcdtest.Authority, endpoint string) *storetest.Backend {

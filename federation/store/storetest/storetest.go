@@ -42,8 +42,9 @@ type Backend struct {
 // patience is how long anything may take on a busy machine.
 const patience = 20 * time.Second
 
-// Run runs the suite; open is called once for each of its tests.
-func Run(t *testing.T, open func(t *testing.T) *Backend) {
+// Run runs the suite, or only the tests named; open is called once for each.
+func Run(t *testing.T, open func(t *testing.T) *Backend, only ...string) {
+	ran := 0
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *Backend)
@@ -68,10 +69,17 @@ func Run(t *testing.T, open func(t *testing.T) *Backend) {
 		{"Denied", testDenied},
 		{"History", testHistory},
 	} {
+		if len(only) > 0 && !slices.Contains(only, c.name) {
+			continue
+		}
+		ran++
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.test(t, open(t))
 		})
+	}
+	if ran < len(only) {
+		t.Errorf("the suite has not all of %q", only)
 	}
 }
 
