@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -42,7 +43,11 @@ func FuzzReader(f *testing.F) {
 				lines++
 			}
 		}
+		began := time.Now()
 		c := r.file(name, []byte(text))
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("reading %d bytes took %v", len(text), took)
+		}
 		for _, o := range c.objects {
 			if o.ref.Name == "" || o.value == nil || o.line < 1 || o.line > lines {
 				t.Errorf("%+v", o)

@@ -70,6 +70,10 @@ func (r *reader) file(name string, data []byte) content {
 		return c
 	}
 	for _, root := range roots {
+		if len(c.problems) >= maxProblems {
+			c.lost = true // the rest is not even looked at
+			break
+		}
 		r.root(root, "", "", &c)
 	}
 	return c

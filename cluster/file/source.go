@@ -201,20 +201,38 @@ func (s *Source) Run(ctx context.Context, sink cluster.Sink) error {
 			return err
 		}
 		s.answer()
-		timer := time.NewTimer(time.Until(s.next(started)))
+		if !s.wait(ctx, time.Until(s.next(started)), events, failures) {
+			return nil
+		}
+	}
+}
+
+// wait returns when there is a reason to look, or false when the context ends.
+func (s *Source) wait(ctx context.Context, most time.Duration, events chan fsnotify.Event, failures chan error) bool {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
+			return false
 		case <-timer.C:
 		case r := <-s.syncs:
 			s.waiting = append(s.waiting, r)
 		case <-failures: // events may have been lost; the look finds all
-		case <-events:
+		case e := <-events:
+			if idle(e) {
+				continue
+			}
 		}
-		timer.Stop()
 		drain(events)
+		return true
 	}
+}
+
+// idle tells writing to what isn't a manifest, such as a log beside them.
+func idle(e fsnotify.Event) bool {
+	base := filepath.Base(e.Name)
+	return e.Op&^(fsnotify.Write|fsnotify.Chmod) == 0 && (skipped(base) || !manifest(base))
 }
 
 // drain forgets events whose effects the coming look sees anyway.

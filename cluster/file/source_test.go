@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -342,75 +344,6 @@ func TestMoves(t *testing.T) {
 	})
 }
 
-func TestBounds(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write(t, dir, "annotation.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: big\n  annotations:\n    a: "+strings.Repeat("x", 1<<20)+"\n")
-	bomb := "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
-	for i := range 10 {
-		bomb += fmt.Sprintf("a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i), 10), ","))
-	}
-	write(t, dir, "bomb.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\n"+bomb)
-	write(t, dir, "deep.yaml", strings.Repeat("[", 9000))
-	write(t, dir, "deep.json", strings.Repeat("[", 9000))
-	write(t, dir, "large.yaml", "#"+strings.Repeat("x", 2<<20))
-	for i := range 6 {
-		write(t, dir, fmt.Sprintf("many%d.yaml", i), configMap(fmt.Sprintf("m%d", i), "1"))
-	}
-	st := readOnce(t, Config{Dir: dir, MaxFileBytes: 2 << 20, MaxObjects: 4, MaxFiles: 10})
-	want := `ConfigMap/default/m0 many0.yaml:2
-ConfigMap/default/m1 many1.yaml:2
-ConfigMap/default/m2 many2.yaml:2
-ConfigMap/default/m3 many3.yaml:2
-Namespace/default 
-problem: annotation.yaml:5 [ConfigMap/default/big] metadata.annotations: Too long: may not be more than 262144 bytes
-problem: bomb.yaml:4 [ConfigMap/default/bomb] too large once its aliases are followed: write the repeated parts as objects of their own, or less of them
-problem: deep.json:1 [] malformed JSON: nested more than 100 levels deep
-problem: deep.yaml:1 [] malformed YAML: did not find expected node content
-problem: large.yaml:1 [] is larger than 2097152 bytes and is not read: split it
-problem: many4.yaml:2 [ConfigMap/default/m4] the folder has more than 4 objects: this one and those after it are left out
-problem: many5.yaml [] the folder has more than 10 manifests: this one and those after it are left out
-`
-	if got := describe(st); got != want {
-		t.Errorf("got:\n%s", got)
-	}
-}
-
-// Nothing outside of the folder is read, and nothing blocks.
-func TestStrangeFiles(t *testing.T) {
-	t.Parallel()
-	outside := t.TempDir()
-	write(t, outside, "secret.yaml", configMap("outside", "1"))
-	dir := t.TempDir()
-	write(t, dir, "..data/inside.yaml", configMap("inside", "1"))
-	write(t, dir, "x/real.yaml", configMap("real", "1"))
-	for name, to := range map[string]string{
-		"inside.yaml":  "..data/inside.yaml", // as Kubernetes mounts a ConfigMap
-		"outside.yaml": filepath.Join(outside, "secret.yaml"),
-		"nowhere.yaml": "missing.yaml",
-		"shared":       outside,
-		"again":        "x",
-		"loop":         "..",
-	} {
-		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pipe(t, filepath.Join(dir, "pipe.yaml"))
-	want := `ConfigMap/default/inside inside.yaml:2
-ConfigMap/default/real x/real.yaml:2
-Namespace/default 
-problem: loop [] this symbolic link leads out of the folder and is not followed: put a copy of the folder in its place
-problem: nowhere.yaml [] this symbolic link leads nowhere or out of the folder, and is not followed: put a copy in its place
-problem: outside.yaml [] this symbolic link leads nowhere or out of the folder, and is not followed: put a copy in its place
-problem: pipe.yaml [] this is not a regular file and is left out
-problem: shared [] this symbolic link leads out of the folder and is not followed: put a copy of the folder in its place
-`
-	if got := describe(readOnce(t, Config{Dir: dir})); got != want {
-		t.Errorf("got:\n%s", got)
-	}
-}
-
 // Objects without a creationTimestamp are as old as their place in the folder
 // says, the same at each start; later ones are younger.
 func TestSeniority(t *testing.T) {
@@ -470,5 +403,47 @@ spec: {ports: [{port: 80}]}
 	ns := st.objects[cluster.Ref{Kind: cluster.KindNamespace, Name: "default"}].Value.(*corev1.Namespace)
 	if ns.Labels[cluster.LabelNamespaceName] != "default" {
 		t.Error("the namespace has no name label")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "file", "")
+	log := slog.New(slog.DiscardHandler)
+	for want, cfg := range map[string]Config{
+		"DNS label":          {Cluster: "a.b", Dir: dir, Logger: log},
+		"Logger is required": {Cluster: "a", Dir: dir},
+		"no such file":       {Cluster: "a", Dir: filepath.Join(dir, "none"), Logger: log},
+		"not a folder":       {Cluster: "a", Dir: filepath.Join(dir, "file"), Logger: log},
+		"negative":           {Cluster: "a", Dir: dir, Logger: log, Poll: -1},
+	} {
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", configMap("a", "1")+"---\nwrong\n")
+	readOnce(t, Config{Dir: dir, Registerer: reg})
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		if l := m.GetLabel(); len(l) != 1 || l[0].GetName() != "cluster" || l[0].GetValue() != "east" {
+			t.Error(f.GetName(), l)
+		}
+		got[f.GetName()] = m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	want := map[string]float64{"causeway_manifest_objects": 2, "causeway_manifest_problems": 1, "causeway_manifest_scan_seconds": 1}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v", got)
 	}
 }

@@ -83,6 +83,8 @@ type tracked struct {
 	sum    [sha256.Size]byte
 	failed string // why the last read failed, if it did
 
+	gone bool // the last look didn't find it
+
 	// held is set while newer content waits to settle.
 	held  bool
 	since time.Time // when the hold began
@@ -101,6 +103,12 @@ func (t *tracked) current(info fs.FileInfo) bool {
 func (t *tracked) offer(c content, now time.Time) bool {
 	t.next, t.moved = c, now
 	return t.settle(now)
+}
+
+// forget drops what was read and hasn't taken effect, for a file that can't be
+// looked at now: it is read anew when it can.
+func (t *tracked) forget() {
+	t.info, t.failed, t.sum, t.held, t.gone = nil, "", [sha256.Size]byte{}, false, false
 }
 
 // settle lets the newest content take effect, if it may.
@@ -139,12 +147,17 @@ type files struct {
 // error means that the folder itself is out of reach; nothing changes then.
 func (f *files) scan(dir string, now time.Time, visit func(string)) (changed bool, err error) {
 	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return false, err
+	if err == nil {
+		defer root.Close()
 	}
-	defer root.Close()
-	l, err := list(root, f.maxFiles, visit)
+	var l listing
+	if err == nil {
+		l, err = list(root, f.maxFiles, visit)
+	}
 	if err != nil {
+		for _, t := range f.byPath {
+			t.forget()
+		}
 		return false, err
 	}
 	changed = !slices.Equal(l.problems, f.walk)
@@ -160,12 +173,16 @@ func (f *files) scan(dir string, now time.Time, visit func(string)) (changed boo
 		}
 	}
 	for name, t := range f.byPath {
-		if _, here := l.files[name]; here || l.covers(name) {
+		if _, here := l.files[name]; here {
 			continue
 		}
-		if t.info != nil || t.failed != "" {
-			t.info, t.failed, t.sum = nil, "", [sha256.Size]byte{}
-			t.next, t.moved = content{}, now
+		if l.covers(name) {
+			t.forget()
+			continue
+		}
+		if !t.gone {
+			t.forget()
+			t.gone, t.next, t.moved = true, content{}, now
 		}
 		if t.settle(now) {
 			delete(f.byPath, name)
@@ -181,6 +198,7 @@ func (f *files) read(root *os.Root, name string, t *tracked, now time.Time) bool
 	if errors.Is(err, fs.ErrNotExist) {
 		return false // the next walk will tell
 	}
+	t.gone = false
 	if err != nil {
 		why := "can't be read, so its last good state is kept: " + reason(err)
 		var tooLarge errTooLarge

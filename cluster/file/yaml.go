@@ -22,6 +22,7 @@ const (
 	maxDepth       = 100
 	maxNodes       = 300_000
 	maxScalarBytes = 8 << 20
+	maxBlame       = 256 << 10 // bytes of a malformed document that is parsed again for its line
 )
 
 // chunk is the text between two document markers.
@@ -73,7 +74,12 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // parseYAML gives the root nodes of a file with the lines of the file, and a
 // problem for each document that isn't YAML.
 func parseYAML(data []byte) (roots []*yaml.Node, problems []problem) {
+	// YAML takes a few characters for line ends that editors don't.
+	last := 1 + bytes.Count(data, []byte("\n"))
 	for _, c := range split(data) {
+		if len(problems) >= maxProblems {
+			break
+		}
 		dec := yaml.NewDecoder(bytes.NewReader(c.text))
 		for {
 			var doc yaml.Node
@@ -83,11 +89,11 @@ func parseYAML(data []byte) (roots []*yaml.Node, problems []problem) {
 			}
 			if err != nil {
 				line, text := blame(c.text, err)
-				problems = append(problems, problem{line: c.line + line, message: "malformed YAML: " + clip(text)})
+				problems = append(problems, problem{line: min(c.line+line, last), message: "malformed YAML: " + clip(text)})
 				break
 			}
 			if len(doc.Content) == 1 {
-				shift(doc.Content[0], c.line-1)
+				shift(doc.Content[0], c.line-1, last)
 				roots = append(roots, doc.Content[0])
 			}
 		}
@@ -112,7 +118,7 @@ func blame(text []byte, err error) (line int, why string) {
 	if line >= len(lines) {
 		return max(len(lines)-1, 0), why
 	}
-	if !strings.HasPrefix(why, "did not find expected") {
+	if !strings.HasPrefix(why, "did not find expected") || len(text) > maxBlame {
 		return line, why // the scanner's own lines are right
 	}
 	n := sort.Search(len(lines)-line, func(i int) bool {
@@ -152,12 +158,12 @@ func leading(text []byte) int {
 	return 0
 }
 
-// shift makes a node's lines those of the file. Aliases are left alone: what
+// shift makes a node's lines those of the file, up to its last one. Aliases are left alone: what
 // they point at is part of the same tree.
-func shift(n *yaml.Node, by int) {
-	n.Line += by
+func shift(n *yaml.Node, by, last int) {
+	n.Line = min(n.Line+by, last)
 	for _, c := range n.Content {
-		shift(c, by)
+		shift(c, by, last)
 	}
 }
 

@@ -105,18 +105,19 @@ func explain(err error, at string) error {
 	return fmt.Errorf("listen on %s: %w", at, err)
 }
 
-// close frees the port and lets running requests end in the background.
-func (s *socket) close(wg *sync.WaitGroup) {
+// close frees the port and lets running requests end in the background, unless
+// ctx ends.
+func (s *socket) close(ctx context.Context, wg *sync.WaitGroup) {
 	if s.http != nil {
 		// An ended context makes Shutdown close the listener and return.
-		ended, cancel := context.WithCancel(context.Background())
+		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		if s.http.Shutdown(ended) == nil {
 			return
 		}
 	}
 	wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		ctx, cancel := context.WithTimeout(ctx, drain)
 		defer cancel()
 		s.shutdown(ctx)
 	})

@@ -81,7 +81,10 @@ type Manager struct {
 	pods   map[podKey]*pod
 	logged map[move]bool
 	retry  time.Time
-	wg     sync.WaitGroup
+	// closing ends when those that drain must make haste.
+	closing context.Context
+	hasten  context.CancelFunc
+	wg      sync.WaitGroup
 }
 
 type podKey struct{ namespace, name string }
@@ -115,7 +118,9 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.MaxReplicas == 0 {
 		cfg.MaxReplicas = 200
 	}
-	return &Manager{cfg: cfg, log: cfg.Logger, pods: map[podKey]*pod{}, logged: map[move]bool{}}, nil
+	m := &Manager{cfg: cfg, log: cfg.Logger, pods: map[podKey]*pod{}, logged: map[move]bool{}}
+	m.closing, m.hasten = context.WithCancel(context.Background())
+	return m, nil
 }
 
 // Apply makes in the cluster's workload: new listeners are open when it
@@ -199,11 +204,15 @@ func (m *Manager) schedule() {
 // Result tells what the plan amounts to now.
 func (m *Manager) Result() Result {
 	out := Result{Problems: slices.Clone(m.plan.problems)}
+	fail := func(where, object, format string, args ...any) {
+		out.Problems = append(out.Problems, cluster.Problem{Cluster: m.cfg.Cluster, Where: where, Object: object, Message: fmt.Sprintf(format, args...)})
+	}
 	for _, s := range m.plan.slices {
 		packed := &cluster.EndpointSlice{Service: s.service, Ports: s.ports}
 		for _, e := range s.endpoints {
 			p := m.pods[podKey{e.namespace, e.pod}]
 			if !p.addr.IsValid() {
+				fail(s.origin, "Service/"+s.ref.Namespace+"/"+s.service, "pod %s has no address, so it is no endpoint; it tries again until it has: %v", e.pod, p.err)
 				continue
 			}
 			up := e.ready
@@ -218,15 +227,8 @@ func (m *Manager) Result() Result {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
 	for l, want := range m.plan.servers {
-		p := m.pods[podKey{l.namespace, l.pod}]
-		var why string
-		if s := p.listeners[l]; p.err != nil {
-			why = fmt.Sprintf("pod %s has no address: %v", l.pod, p.err)
-		} else if s.err != nil {
-			why = fmt.Sprintf("pod %s can't listen on %s port %d, so it is not ready there; it tries again until it can: %v", l.pod, strings.ToUpper(l.network()), l.port, s.err)
-		}
-		if why != "" {
-			out.Problems = append(out.Problems, cluster.Problem{Cluster: m.cfg.Cluster, Where: want.origin, Object: want.object, Message: why})
+		if s := m.pods[podKey{l.namespace, l.pod}].listeners[l]; s.err != nil {
+			fail(want.origin, want.object, "pod %s can't listen on %s port %d, so it is not ready there; it tries again until it can: %v", l.pod, strings.ToUpper(l.network()), l.port, s.err)
 		}
 	}
 	slices.SortFunc(out.Problems, func(a, b cluster.Problem) int {
@@ -256,12 +258,15 @@ func (m *Manager) Tick() (changed bool) {
 	if m.retry.IsZero() || now.Before(m.retry) {
 		return false
 	}
+	for k, p := range m.pods {
+		if p.err != nil && m.pod(k).err == nil {
+			changed = true
+		}
+	}
 	for l, want := range m.plan.servers {
-		p := m.pods[podKey{l.namespace, l.pod}]
-		if s := p.listeners[l]; s == nil || !s.isOpen() {
-			hadAddress := p.addr.IsValid()
+		if s := m.pods[podKey{l.namespace, l.pod}].listeners[l]; !s.isOpen() {
 			m.open(l, want)
-			changed = changed || p.listeners[l].isOpen() || hadAddress != p.addr.IsValid()
+			changed = changed || s.isOpen()
 		}
 	}
 	m.schedule()
@@ -293,7 +298,7 @@ func (m *Manager) sweep(now time.Time) {
 	for k, p := range m.pods {
 		for l, s := range p.listeners {
 			if !s.until.IsZero() && !now.Before(s.until) {
-				s.close(&m.wg)
+				s.close(m.closing, &m.wg)
 				delete(p.listeners, l)
 			}
 		}
@@ -304,7 +309,8 @@ func (m *Manager) sweep(now time.Time) {
 	}
 }
 
-// Close ends all servers, gracefully until ctx ends, and waits for them.
+// Close ends all servers, gracefully until ctx ends, and waits for them. The
+// Manager is of no use afterwards.
 func (m *Manager) Close(ctx context.Context) {
 	var all sync.WaitGroup
 	for k, p := range m.pods {
@@ -314,6 +320,7 @@ func (m *Manager) Close(ctx context.Context) {
 		defer m.cfg.Addresses.Release(k.String())
 	}
 	all.Wait()
+	m.hasten()
 	clear(m.pods)
 	m.plan, m.retry = plan{}, time.Time{}
 	m.wg.Wait()
