@@ -2,6 +2,7 @@ package file
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -70,7 +71,8 @@ func (d *document) strict(at string, part, into any) {
 	}
 	for _, err := range unknown {
 		path := at
-		if f, ok := err.(kjson.FieldError); ok {
+		var f kjson.FieldError
+		if errors.As(err, &f) {
 			path = joinPath(at, f.FieldPath())
 		}
 		d.fail(path, "unknown field %q", path)
