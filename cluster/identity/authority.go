@@ -129,7 +129,7 @@ func (r *roots) issue(id spiffeid.ID, template x509.Certificate, ttl time.Durati
 	if err != nil {
 		return nil, err
 	}
-	return newCredential(id, []*x509.Certificate{cert}, key, now)
+	return newCredential(id, []*x509.Certificate{cert}, key, now), nil
 }
 
 // Bundle gives the roots that verifiers of this trust domain must accept now.

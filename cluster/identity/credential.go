@@ -20,8 +20,9 @@ import (
 // certificate for etcd. Immutable. It redacts itself however it is printed; only
 // the methods named for it give the key away.
 type Credential struct {
-	// p is a pointer so that printing a struct that holds a Credential in an
-	// unexported field shows an address, never a key: fmt calls no methods there.
+	// p leads to the key by two pointers, so that printing a struct that holds a
+	// Credential in an unexported field shows an address, never the key: fmt calls
+	// no methods there, and follows one pointer where the verb doesn't suit pointers.
 	p *credential
 }
 
@@ -29,17 +30,11 @@ type credential struct {
 	id     spiffeid.ID // zero in certificates for etcd
 	chain  []*x509.Certificate
 	key    *ecdsa.PrivateKey
-	keyPEM []byte
 	issued time.Time
 }
 
-func newCredential(id spiffeid.ID, chain []*x509.Certificate, key *ecdsa.PrivateKey, issued time.Time) (*Credential, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode private key: %w", err)
-	}
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return &Credential{p: &credential{id: id, chain: chain, key: key, keyPEM: keyPEM, issued: issued}}, nil
+func newCredential(id spiffeid.ID, chain []*x509.Certificate, key *ecdsa.PrivateKey, issued time.Time) *Credential {
+	return &Credential{p: &credential{id: id, chain: chain, key: key, issued: issued}}
 }
 
 // ID gives the SPIFFE id, zero for a certificate that is no SVID.
@@ -66,7 +61,13 @@ func (c *Credential) CertPEM() []byte {
 }
 
 // KeyPEM gives the private key, PKCS#8 in PEM. Secret.
-func (c *Credential) KeyPEM() []byte { return bytes.Clone(c.p.keyPEM) }
+func (c *Credential) KeyPEM() []byte {
+	der, err := x509.MarshalPKCS8PrivateKey(c.p.key)
+	if err != nil {
+		panic(fmt.Sprintf("identity: a P-256 key that this package made can't be encoded: %v", err))
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
 
 // TLSCertificate gives the credential in the form that crypto/tls takes. Secret.
 func (c *Credential) TLSCertificate() tls.Certificate {

@@ -51,6 +51,7 @@ func TestCredentialRedacts(t *testing.T) {
 		"upper hex":   strings.ToUpper(hex.EncodeToString(scalar)),
 		"big integer": c.p.key.D.String(), //nolint:staticcheck // it is what %v of a key prints
 		"bytes":       strings.Trim(fmt.Sprint(scalar), "[]"),
+		"PEM's bytes": strings.Trim(fmt.Sprint(c.KeyPEM()[:60]), "[]"),
 	} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("the key is printed as %s", name)
