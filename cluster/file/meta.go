@@ -29,7 +29,7 @@ func (d *document) meta(validName apivalidation.ValidateNameFunc) metav1.ObjectM
 
 // settle defaults and validates metadata that has been decoded.
 func (d *document) settle(om *metav1.ObjectMeta, validName apivalidation.ValidateNameFunc) {
-	om.ManagedFields, om.UID, om.ResourceVersion, om.SelfLink, om.Generation = nil, "", "", "", 0
+	om.ManagedFields, om.UID, om.ResourceVersion, om.Generation = nil, "", "", 0
 	om.DeletionTimestamp, om.DeletionGracePeriodSeconds = nil, nil
 	if len(d.problems) > 0 {
 		return

@@ -16,9 +16,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster"
 )
 
-// kindDeployment marks what only the workload manager gets.
-const kindDeployment cluster.Kind = "Deployment"
-
 // maxProblemsPerObject keeps one broken object from filling the list.
 const maxProblemsPerObject = 10
 

@@ -218,7 +218,8 @@ func (s *Source) wait(ctx context.Context, most time.Duration, events chan fsnot
 		case <-timer.C:
 		case r := <-s.syncs:
 			s.waiting = append(s.waiting, r)
-		case <-failures: // events may have been lost; the look finds all
+		case err := <-failures: // the look finds what the lost events told
+			s.log.Debug("notices of changes were lost", "error", err)
 		case e := <-events:
 			if idle(e) {
 				continue

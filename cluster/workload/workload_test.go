@@ -132,14 +132,14 @@ func TestEcho(t *testing.T) {
 	h2c.SetUnencryptedHTTP2(true)
 	for proto, client := range map[string]*http.Client{"HTTP/1.1": {Transport: &http.Transport{}}, "HTTP/2.0": {Transport: &http.Transport{Protocols: h2c}}} {
 		resp, e := get(t, client, url+"/a/../b?x=1", http.Header{"X-One": {"1", "2"}, "X-Echo-Set-Header": {"x-back: v1, x-more:v2"}})
-		if resp.StatusCode != 200 || e.Path != "/a/../b?x=1" || e.Method != "GET" || e.Proto != proto || e.Host != at(eps[1], 15678) ||
+		if resp.StatusCode != http.StatusOK || e.Path != "/a/../b?x=1" || e.Method != "GET" || e.Proto != proto || e.Host != at(eps[1], 15678) ||
 			fmt.Sprint(e.Headers["X-One"]) != "[1 2]" || e.Namespace != "ns" || e.Service != "web" || e.Pod != eps[1].Pod || e.Cluster != "east" {
 			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
 		}
 		if resp.Header.Get("X-Back") != "v1" || resp.Header.Get("X-More") != "v2" || resp.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %v", proto, resp.Header)
 		}
-		if resp, e := get(t, client, url+"/status/503", nil); resp.StatusCode != 503 || e.Pod != eps[1].Pod {
+		if resp, e := get(t, client, url+"/status/503", nil); resp.StatusCode != http.StatusServiceUnavailable || e.Pod != eps[1].Pod {
 			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
 		}
 		for path, want := range map[string]int{"/status/204": 204, "/status/99": 400, "/?delay=1ms": 200, "/?delay=1h": 400, "/health": 200} {
