@@ -132,7 +132,7 @@ func TestEcho(t *testing.T) {
 	h2c.SetUnencryptedHTTP2(true)
 	for proto, client := range map[string]*http.Client{"HTTP/1.1": {Transport: &http.Transport{}}, "HTTP/2.0": {Transport: &http.Transport{Protocols: h2c}}} {
 		resp, e := get(t, client, url+"/a/../b?x=1", http.Header{"X-One": {"1", "2"}, "X-Echo-Set-Header": {"x-back: v1, x-more:v2"}})
-		if resp.StatusCode != http.StatusOK || e.Path != "/a/../b?x=1" || e.Method != "GET" || e.Proto != proto || e.Host != at(eps[1], 15678) ||
+		if resp.StatusCode != http.StatusOK || e.Path != "/a/../b?x=1" || e.Method != http.MethodGet || e.Proto != proto || e.Host != at(eps[1], 15678) ||
 			fmt.Sprint(e.Headers["X-One"]) != "[1 2]" || e.Namespace != "ns" || e.Service != "web" || e.Pod != eps[1].Pod || e.Cluster != "east" {
 			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
 		}
