@@ -39,18 +39,23 @@ func (s *states) add(up bool, err error) {
 	s.more <- struct{}{}
 }
 
+func (s *states) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.list)
+}
+
 // wait waits for the n-th report.
 func (s *states) wait(t *testing.T, n int) (bool, error) {
 	t.Helper()
 	limit := time.After(20 * time.Second)
 	for {
 		s.mu.Lock()
-		if len(s.list) >= n {
-			defer s.mu.Unlock()
-			return s.list[n-1], s.errs[n-1]
-		}
-		got := slices.Clone(s.list)
+		got, errs := slices.Clone(s.list), slices.Clone(s.errs)
 		s.mu.Unlock()
+		if len(got) >= n {
+			return got[n-1], errs[n-1]
+		}
 		select {
 		case <-s.more:
 		case <-limit:
@@ -122,7 +127,7 @@ func TestWatchResumesFast(t *testing.T) {
 	if ok, err := up.wait(t, 2); ok || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("report of the outage: %v, %v", ok, err)
 	}
-	time.Sleep(4 * time.Second)
+	time.Sleep(10 * time.Second)
 	p.start(t)
 	begin := time.Now()
 	other := etcdtest.Connect(t, p.Authority, p.endpoint, etcd.AdminUser)
@@ -285,7 +290,9 @@ func TestHoldReports(t *testing.T) {
 	s := etcdtest.Start(t, "one")
 	held := newStates()
 	key := storetest.Own + "alive/a"
+	reg := prometheus.NewRegistry()
 	c := s.Connect(t, etcd.AgentUser("one"), func(cfg *etcd.Config) {
+		cfg.Registerer = reg
 		cfg.OnHold = func(k string, ok bool, err error) {
 			if k != key {
 				t.Errorf("report of key %q", k)
@@ -299,15 +306,35 @@ func TestHoldReports(t *testing.T) {
 	if ok, err := held.wait(t, 1); !ok || err != nil {
 		t.Errorf("first report: %v, %v", ok, err)
 	}
+	// Renewals are no news.
+	for limit := time.Now().Add(20 * time.Second); gather(t, reg)["causeway_store_requests_total{operation=renew,result=ok}"] < 3; {
+		if time.Now().After(limit) {
+			t.Fatal("the lease is not renewed")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := held.count(); n != 1 {
+		t.Errorf("%d reports although nothing happened", n)
+	}
+	// Somebody deletes the key.
+	if _, err := c.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Delete(key)}}); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := held.wait(t, 2); ok || err == nil || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("report of the deletion: %v, %v", ok, err)
+	}
+	if ok, err := held.wait(t, 3); !ok || err != nil {
+		t.Errorf("report of holding it again: %v, %v", ok, err)
+	}
 	// An outage longer than the ttl: the key must be assumed lost.
 	s.Stop()
-	if ok, err := held.wait(t, 2); ok || !errors.Is(err, store.ErrUnavailable) {
+	if ok, err := held.wait(t, 4); ok || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("report of the loss: %v, %v", ok, err)
 	}
 	if err := s.Server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := held.wait(t, 3); !ok || err != nil {
+	if ok, err := held.wait(t, 5); !ok || err != nil {
 		t.Errorf("report of the return: %v, %v", ok, err)
 	}
 	cancel()

@@ -70,6 +70,8 @@ type Server struct {
 	etcd    *embed.Etcd
 	hangUp  context.CancelFunc // ends all streams of clients
 	watched sync.WaitGroup     // the goroutine that reports an unexpected end
+
+	failed chan error // gets the first unexpected end
 }
 
 // The listeners of a server, in the order of Server.ports. HTTP (health, metrics)
@@ -109,16 +111,21 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Retention == 0 {
 		cfg.Retention = time.Hour
 	}
-	return &Server{cfg: cfg}, nil
+	return &Server{cfg: cfg, failed: make(chan error, 1)}, nil
 }
 
-// Run starts the server, serves until ctx ends, stops it and gives its ports up.
+// Run starts the server, serves until ctx ends or the server fails, and closes it.
+// Stop and Start may be used meanwhile.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return s.Close()
+	var err error
+	select {
+	case err = <-s.failed:
+	case <-ctx.Done():
+	}
+	return errors.Join(err, s.Close())
 }
 
 // Endpoint returns the address for clients, https://127.0.0.1:PORT. It is known,
@@ -222,6 +229,10 @@ func (s *Server) watch(e *embed.Etcd) {
 	case err, ok := <-e.Err():
 		if ok {
 			s.cfg.Logger.Error("embedded etcd failed; clients go on with what they know", "dir", s.cfg.Dir, "error", err)
+			select {
+			case s.failed <- fmt.Errorf("embedded etcd in %s failed: %w", s.cfg.Dir, err):
+			default:
+			}
 		}
 	case <-e.Server.StopNotify():
 	}

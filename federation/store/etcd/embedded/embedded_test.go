@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -85,8 +86,23 @@ func TestRestartKeepsDataAndAddress(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if again := start(t, a.ServerConfig(t, dir)); again.Endpoint() != ep {
+	again, err := embedded.New(a.ServerConfig(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- again.Run(ctx) }()
+	// The client finds it without being told.
+	if kvs, _, err := c.List(t.Context(), store.Root, 0); err != nil || len(kvs) != 1 {
+		t.Errorf("after the move to another process: %v, %v", kvs, err)
+	}
+	if again.Endpoint() != ep {
 		t.Errorf("a new server of the directory is at %s, not %s", again.Endpoint(), ep)
+	}
+	cancel()
+	if err := <-done; err != nil || again.Running() {
+		t.Errorf("end of the server: running %v, %v", again.Running(), err)
 	}
 }
 
