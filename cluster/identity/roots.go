@@ -197,7 +197,7 @@ func (r *roots) rotate() error {
 // run rotates when two thirds of the newest root's life are over, and lets go of
 // old roots when their time has come, until ctx ends. What fails is tried again.
 func (r *roots) run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		k, changed := r.current()
 		now := time.Now()
 		newest := k[len(k)-1]
@@ -218,9 +218,7 @@ func (r *roots) run(ctx context.Context) error {
 		if err != nil {
 			next = now.Add(maxWait)
 		}
-		if err := waitUntil(ctx, next, changed); err != nil {
-			return nil
-		}
+		waitUntil(ctx, next, changed)
 		// Time alone changes what trusted and signer say: readers must look again.
 		r.mu.Lock()
 		if now, then := time.Now(), now; r.keyring.signer(now).cert != r.keyring.signer(then).cert || len(r.keyring.trusted(now)) != len(r.keyring.trusted(then)) {
@@ -228,22 +226,21 @@ func (r *roots) run(ctx context.Context) error {
 		}
 		r.mu.Unlock()
 	}
+	return nil
 }
 
 // maxWait bounds how long a timer runs without a look at the wall clock: timers
 // stand still while a machine sleeps, certificates don't.
 const maxWait = time.Minute
 
-// waitUntil returns nil at t, or earlier: when wake is closed, and at least once
-// a maxWait. It returns ctx's error when that ends.
-func waitUntil(ctx context.Context, t time.Time, wake <-chan struct{}) error {
+// waitUntil returns at t, or earlier: when wake is closed, when ctx ends, and at
+// least once a maxWait.
+func waitUntil(ctx context.Context, t time.Time, wake <-chan struct{}) {
 	timer := time.NewTimer(max(time.Second, min(maxWait, time.Until(t.Round(0)))))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
 	case <-wake:
 	case <-timer.C:
 	}
-	return nil
 }

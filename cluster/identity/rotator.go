@@ -125,9 +125,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 		} else {
 			retry = minRetry
 		}
-		if err := waitUntil(ctx, next, trustNew); err != nil {
-			return nil
-		}
+		waitUntil(ctx, next, trustNew)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,30 +115,32 @@ func TestRotatorRenewsAtTwoThirds(t *testing.T) {
 func TestRotatorKeepsTrying(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := openAuthority(t, "east", "")
-		broken, attempts := false, 0
+		var broken atomic.Bool
+		var attempts atomic.Int64
 		r := startRotator(t, RotatorConfig{Issue: func(context.Context) (*Credential, error) {
-			if attempts++; broken {
+			if attempts.Add(1); broken.Load() {
 				return nil, errors.New("no CA")
 			}
 			return issueAgent(t, a, 3*time.Hour), nil
 		}})
 		synctest.Wait()
 		first, _ := r.Watch()
-		broken, attempts = true, 0
+		broken.Store(true)
+		attempts.Store(0)
 		time.Sleep(2*time.Hour + 30*time.Minute)
 		synctest.Wait()
 		if now, err := r.Current(); now != first || err != nil {
 			t.Errorf("the old credential is gone while it is still valid: %v", err)
 		}
-		if attempts < 20 || attempts > 60 {
-			t.Errorf("%d attempts in 30 minutes", attempts)
+		if n := attempts.Load(); n < 20 || n > 60 {
+			t.Errorf("%d attempts in 30 minutes", n)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if _, err := r.GetX509SVID(); err == nil {
 			t.Error("an expired credential is presented")
 		}
-		broken = false
+		broken.Store(false)
 		time.Sleep(maxRetry)
 		synctest.Wait()
 		if _, err := r.GetX509SVID(); err != nil {
@@ -150,7 +153,7 @@ func TestRotatorKeepsFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := openAuthority(t, "east", "")
 		dir := filepath.Join(t.TempDir(), "svid")
-		broken := false
+		var broken atomic.Bool
 		r := startRotator(t, RotatorConfig{
 			Dir: dir,
 			Trust: func() ([]byte, <-chan struct{}) {
@@ -158,7 +161,7 @@ func TestRotatorKeepsFiles(t *testing.T) {
 				return BundlePEM(b), changed
 			},
 			Issue: func(context.Context) (*Credential, error) {
-				if broken {
+				if broken.Load() {
 					return nil, errors.New("no CA")
 				}
 				return issueAgent(t, a, 3*time.Hour), nil
@@ -187,7 +190,7 @@ func TestRotatorKeepsFiles(t *testing.T) {
 		check("after the root's rotation")
 
 		// Roots go on reaching the files while issuing fails.
-		broken = true
+		broken.Store(true)
 		time.Sleep(2*time.Hour + 10*time.Minute)
 		if err := a.Rotate(); err != nil {
 			t.Fatal(err)
@@ -195,7 +198,7 @@ func TestRotatorKeepsFiles(t *testing.T) {
 		check("while issuing fails")
 
 		// A disk that refuses doesn't keep the new credential from memory, and is tried again.
-		broken = false
+		broken.Store(false)
 		time.Sleep(maxRetry)
 		synctest.Wait()
 		before, _ := r.Watch()

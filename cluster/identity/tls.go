@@ -25,10 +25,10 @@ type BundleSource = x509bundle.Source
 // Its error goes to the log of this side, not to the peer.
 type Authorizer func(Identity) error
 
-// Exactly admits one identity.
-func Exactly(want Identity) Authorizer {
+// Exactly admits one id.
+func Exactly(want spiffeid.ID) Authorizer {
 	return func(got Identity) error {
-		if got != want {
+		if id, err := got.ID(); err != nil || id != want {
 			return fmt.Errorf("peer is %s, wanted %s", got, want)
 		}
 		return nil

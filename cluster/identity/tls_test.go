@@ -18,10 +18,18 @@ func matches(certPEM, keyPEM []byte) error {
 	return err
 }
 
+// outcome is what the two sides of a handshake found.
+type outcome struct {
+	client, server error
+	peer           tls.ConnectionState // as the server sees it
+}
+
+func (o outcome) ok() bool { return o.client == nil && o.server == nil }
+
 // handshake connects client and server over a loopback connection, sends a byte
 // each way (a client's certificate is judged after its handshake in TLS 1.3), and
 // gives what each side found.
-func handshake(t testing.TB, client, server *tls.Config) (clientErr, serverErr error, peer tls.ConnectionState) {
+func handshake(t testing.TB, client, server *tls.Config) outcome {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,7 +63,7 @@ func handshake(t testing.TB, client, server *tls.Config) (clientErr, serverErr e
 		_ = conn.Close()
 	}
 	r := <-served
-	return clientErr, r.err, r.state
+	return outcome{clientErr, r.err, r.state}
 }
 
 // swap is an SVIDSource whose credential a test replaces.
@@ -72,9 +80,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agentIdentity, _ := Parse(agent.ID())
-	other := agentIdentity
-	other.TrustDomain = west.TrustDomain()
+	other, _ := AgentID(west.TrustDomain())
 	noUsers := func(i Identity) error {
 		if i.Kind == KindUser {
 			return errors.New("no people here")
@@ -89,21 +95,21 @@ func TestTLS(t *testing.T) {
 		serverFail string
 	}{
 		"both genuine": {
-			client: ClientConfig(user, &both, Exactly(agentIdentity)), server: ServerConfig(agent, &both, Genuine),
+			client: ClientConfig(user, &both, Exactly(agent.ID())), server: ServerConfig(agent, &both, Genuine),
 		},
 		"TLS 1.2": {
-			client: limit(ClientConfig(user, &both, Exactly(agentIdentity))), server: ServerConfig(agent, &both, Genuine),
+			client: limit(ClientConfig(user, &both, Exactly(agent.ID()))), server: ServerConfig(agent, &both, Genuine),
 		},
 		"client without certificate": {
-			client: ClientConfig(nil, &both, Exactly(agentIdentity)), server: ServerConfig(agent, &both, Genuine),
+			client: ClientConfig(nil, &both, Exactly(agent.ID())), server: ServerConfig(agent, &both, Genuine),
 			serverFail: "didn't provide a certificate",
 		},
 		"client of an unknown trust domain": {
-			client: ClientConfig(user, &both, Exactly(agentIdentity)), server: ServerConfig(agent, &eastOnly, Genuine),
+			client: ClientConfig(user, &both, Exactly(agent.ID())), server: ServerConfig(agent, &eastOnly, Genuine),
 			serverFail: "west.isles",
 		},
 		"client who may not": {
-			client: ClientConfig(user, &both, Exactly(agentIdentity)), server: ServerConfig(agent, &both, noUsers),
+			client: ClientConfig(user, &both, Exactly(agent.ID())), server: ServerConfig(agent, &both, noUsers),
 			serverFail: "no people here",
 		},
 		"server with another id": {
@@ -116,7 +122,8 @@ func TestTLS(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			clientErr, serverErr, state := handshake(t, c.client, c.server)
+			got := handshake(t, c.client, c.server)
+			clientErr, serverErr, state := got.client, got.server, got.peer
 			if got := text(clientErr); c.clientFail == "" && c.serverFail == "" && got != "" || !strings.Contains(got, c.clientFail) {
 				t.Errorf("client: %q, want %q", got, c.clientFail)
 			}
@@ -145,9 +152,8 @@ func TestTLSFollowsChanges(t *testing.T) {
 
 	step := func(name string, ok bool) {
 		t.Helper()
-		clientErr, serverErr, _ := handshake(t, client, server)
-		if (clientErr == nil && serverErr == nil) != ok {
-			t.Errorf("%s: client %v, server %v; want success: %v", name, clientErr, serverErr, ok)
+		if got := handshake(t, client, server); got.ok() != ok {
+			t.Errorf("%s: client %v, server %v; want success: %v", name, got.client, got.server, ok)
 		}
 	}
 	step("trust domain unknown", false)
@@ -211,27 +217,27 @@ func TestStoreTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clientErr, serverErr, state := handshake(t, client, serverConfig)
-	if clientErr != nil || serverErr != nil {
-		t.Fatalf("client %v, server %v", clientErr, serverErr)
+	got := handshake(t, client, serverConfig)
+	if !got.ok() {
+		t.Fatalf("client %v, server %v", got.client, got.server)
 	}
-	if cn := state.PeerCertificates[0].Subject.CommonName; cn != "east" {
+	if cn := got.peer.PeerCertificates[0].Subject.CommonName; cn != "east" {
 		t.Errorf("etcd would take the user for %q", cn)
 	}
 
 	if c, err := StoreClientConfig(current(user), roots, []string{"other.example"}); err != nil {
 		t.Fatal(err)
-	} else if err, _, _ := handshake(t, c, serverConfig); err == nil || !strings.Contains(err.Error(), "other.example") {
+	} else if err := handshake(t, c, serverConfig).client; err == nil || !strings.Contains(err.Error(), "other.example") {
 		t.Errorf("server under another name: %v", err)
 	}
 	// A user's certificate can't stand in for a server.
 	serverConfig.Certificates = []tls.Certificate{user.TLSCertificate()}
-	if err, _, _ := handshake(t, client, serverConfig); err == nil {
+	if handshake(t, client, serverConfig).client == nil {
 		t.Error("an etcd user passes for the server")
 	}
 	// A cluster's own CA has no say in the store.
 	serverConfig.Certificates = []tls.Certificate{issueAgent(t, openAuthority(t, "east", ""), time.Hour).TLSCertificate()}
-	if err, _, _ := handshake(t, client, serverConfig); err == nil {
+	if handshake(t, client, serverConfig).client == nil {
 		t.Error("a cluster's SVID passes for the store's server")
 	}
 	for _, name := range []string{"", "a b", "../x", strings.Repeat("a", 65), "a,CN=root"} {

@@ -87,7 +87,7 @@ func Local() Timing {
 	return Timing{
 		ProbeInterval: 300 * time.Millisecond, ProbeTimeout: 200 * time.Millisecond, SuspicionMult: 3,
 		GossipInterval: 50 * time.Millisecond, PushPull: 2 * time.Second, StreamTimeout: time.Second,
-		ReportEvery: 250 * time.Millisecond, SuspectAfter: time.Second,
+		ReportEvery: 250 * time.Millisecond, SuspectAfter: 1500 * time.Millisecond,
 		RejoinAlone: 300 * time.Millisecond, Rejoin: 2 * time.Second,
 		ForgetDead: 10 * time.Minute, Leave: 300 * time.Millisecond,
 	}

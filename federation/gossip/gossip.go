@@ -165,6 +165,9 @@ func (g *Gossip) own(ctx context.Context, box *mailbox) {
 		}
 		now := time.Now()
 		changed := !now.Before(next) // silence changes states
+		if late := now.Sub(next); !next.IsZero() && late > g.cfg.Timing.ReportEvery/2 {
+			t.excuse(late)
+		}
 		events, states := box.take()
 		for name, e := range events {
 			t.event(name, e, now)

@@ -117,8 +117,8 @@ func (p *Prober) Run(ctx context.Context) error {
 	failed := map[cluster.ID]int{} // rounds in succession; 0 after a success
 	for {
 		results := p.round(ctx, p.cfg.Targets())
-		if ctx.Err() != nil {
-			return nil
+		if stopped(ctx) {
+			return nil // the round was cut off
 		}
 		next := make(map[cluster.ID]int, len(results))
 		for id, err := range results {
@@ -172,7 +172,7 @@ func (p *Prober) round(ctx context.Context, targets []Target) map[cluster.ID]err
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			err := p.reach(ctx, t)
-			if ctx.Err() != nil {
+			if stopped(ctx) {
 				return // cut off, which says nothing of the target
 			}
 			result := "ok"
@@ -188,6 +188,8 @@ func (p *Prober) round(ctx context.Context, targets []Target) map[cluster.ID]err
 	wg.Wait()
 	return results
 }
+
+func stopped(ctx context.Context) bool { return ctx.Err() != nil }
 
 // reach tries up to maxAddresses of the target's gateways at once, until one
 // answers, so that a round takes a Timeout however many are gone.

@@ -144,7 +144,7 @@ func TestProber(t *testing.T) {
 	target := func(id, want string, addrs ...string) Target {
 		return Target{Cluster: cluster.ID(id), Addresses: addrs, TLS: only(want)}
 	}
-	p := startProber(t, func(c *ProberConfig) { c.Timeout = time.Second })
+	p := startProber(t, func(c *ProberConfig) { c.Timeout = 500 * time.Millisecond })
 	p.set(
 		target("east", "spiffe://east/crossing", "127.0.0.1:1", east.addr), // one of two answers
 		target("west", "spiffe://west/crossing", west.addr),

@@ -20,6 +20,7 @@ type entry struct {
 	member Member // State is worked out when it is read
 	alive  bool   // memberlist's opinion
 	diedAt time.Time
+	heard  time.Time // member.LastSeen, save for excuses
 	// last is the newest state of the member, as it came and encoded; nil before the first.
 	last *state
 	raw  []byte
@@ -43,7 +44,7 @@ func (t *table) event(name string, e event, now time.Time) {
 	}
 	switch {
 	case e.alive:
-		m.member.LastSeen = now
+		m.member.LastSeen, m.heard = now, now
 	case m.alive:
 		m.diedAt = now
 	}
@@ -77,8 +78,16 @@ func (t *table) state(s *state, now time.Time) []byte {
 	raw, _ := s.encode()
 	e.last, e.raw = s, raw
 	e.member.Report = s.report
-	e.member.LastSeen = now
+	e.member.LastSeen, e.heard = now, now
 	return raw
+}
+
+// excuse doesn't count a time in which this process itself stood still against
+// the others: their news waits behind it.
+func (t *table) excuse(d time.Duration) {
+	for _, e := range t.entries {
+		e.heard = e.heard.Add(d)
+	}
 }
 
 // members gives the table as of now, sorted by name. Votes are shared and never mutated.
@@ -99,7 +108,7 @@ func (t *table) stateOf(e *entry, now time.Time) MemberState {
 		return MemberAlive
 	case !e.alive:
 		return MemberDead
-	case now.Sub(e.member.LastSeen) >= t.timing.SuspectAfter:
+	case now.Sub(e.heard) >= t.timing.SuspectAfter:
 		return MemberSuspect
 	}
 	return MemberAlive
@@ -118,7 +127,7 @@ func (t *table) forget(now time.Time) {
 func (t *table) nextChange(now time.Time) time.Time {
 	var next time.Time
 	for _, e := range t.entries {
-		at := e.member.LastSeen.Add(t.timing.SuspectAfter)
+		at := e.heard.Add(t.timing.SuspectAfter)
 		if !e.alive {
 			at = e.diedAt.Add(t.timing.ForgetDead)
 		}
