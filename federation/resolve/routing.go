@@ -3,6 +3,7 @@ package resolve
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,10 +18,20 @@ type FrontendKey struct {
 	Kind      cluster.Kind // KindService or KindServiceImport
 	Namespace string
 	Name      string
+	// Cluster is empty for the frontends of this cluster's clients. In
+	// WeightedBackend.Chain and Result.Remotes it names another cluster, whose
+	// Service's producer routes a Gateway chains through.
+	Cluster cluster.ID
 }
 
-// String gives Kind/namespace/name.
-func (k FrontendKey) String() string { return string(k.Kind) + "/" + k.Namespace + "/" + k.Name }
+// String gives Kind/namespace/name, with @cluster if there is one.
+func (k FrontendKey) String() string {
+	s := string(k.Kind) + "/" + k.Namespace + "/" + k.Name
+	if k.Cluster != "" {
+		s += "@" + string(k.Cluster)
+	}
+	return s
+}
 
 // Host is the DNS name that clients of the frontend use.
 func (k FrontendKey) Host() string {
@@ -165,7 +176,10 @@ type Redirect struct {
 	Hostname   string
 	FullPath   *string
 	PrefixPath *string
-	Port       int32 // 0: by the rules of Gateway API (HTTPRequestRedirectFilter.port); already worked out by the resolver where it can be
+	// Port is the one that the Location names, worked out by the rules of
+	// Gateway API (HTTPRequestRedirectFilter.port) for requests over HTTP; 0
+	// where it names none, because it is the scheme's own.
+	Port       int32
 	StatusCode int
 }
 
@@ -176,7 +190,8 @@ type WeightedBackend struct {
 	Filters Filters
 	// Chain, if not nil, sends the request on through the producer routes of
 	// this frontend (port Backend.Port) instead of to Backend's endpoints. Only
-	// in Gateways: gateways chain once.
+	// in Gateways: gateways chain once. Find it with Result.Frontend: it has a
+	// Cluster where Backend is another cluster's share.
 	Chain *FrontendKey
 	// Invalid, if not empty, says why this share gets 500.
 	Invalid string
@@ -199,12 +214,16 @@ type BackendKey struct {
 	Name      string
 	Port      int32      // of the Service or ServiceImport, not the target port
 	Cluster   cluster.ID // BackendShare only
+	Protocol  string     // empty for TCP; UDP, SCTP
 }
 
 // String gives a unique name, fit for messages and resource names:
-// "ServiceImport/ns/name/80", "Share/ns/name/80/west".
+// "ServiceImport/ns/name/80", "Share/ns/name/80/west", "Service/ns/dns/53+udp".
 func (b BackendKey) String() string {
 	s := fmt.Sprintf("%s/%s/%s/%d", b.Kind, b.Namespace, b.Name, b.Port)
+	if b.Protocol != "" {
+		s += "+" + strings.ToLower(b.Protocol)
+	}
 	if b.Cluster != "" {
 		s += "/" + string(b.Cluster)
 	}
@@ -259,7 +278,8 @@ type Endpoint struct {
 	Weight  uint32         // at least 1
 	Healthy bool           // false: sent to Envoy as unhealthy, so that overflow sees the missing share
 	Pod     string
-	// Behind counts the healthy endpoints behind a crossing gateway.
+	// Behind counts the healthy endpoints of the cluster behind a crossing
+	// gateway; each of the cluster's gateways reaches them all.
 	Behind int
 }
 
@@ -276,6 +296,12 @@ type Gateway struct {
 func (g *Gateway) Key() string { return g.Namespace + "/" + g.Name }
 
 // Listener is one listener of a Gateway with the routes attached to it.
+//
+// The Hosts of all listeners of one port are distinct names, and the most
+// specific of them that matches a request's host is the one that governs it,
+// whichever listener it belongs to: the resolver has left out what a more
+// specific listener claims (HTTP listener isolation). So listeners of one port
+// may be served by the union of their Hosts.
 type Listener struct {
 	Name     string
 	Port     int32
@@ -287,7 +313,7 @@ type Listener struct {
 }
 
 // VirtualHost holds the rules for one hostname of a listener: an exact name,
-// "*.suffix" or "*".
+// "*.suffix" or "*". Table is never nil; with no rules, all requests get 404.
 type VirtualHost struct {
 	Hostname string
 	Table    *RouteTable
@@ -343,3 +369,6 @@ type ObjectReport struct {
 	Listeners  []ListenerReport
 	Conditions []metav1.Condition // Gateways, GatewayClasses, ServiceExports, and Federated for routes
 }
+
+// Key gives Kind/namespace/name@cluster.
+func (o *ObjectReport) Key() string { return o.Ref.String() + "@" + string(o.Cluster) }

@@ -1,0 +1,39 @@
+// Package resolve works out, from the state of all clusters, where each request
+// in one cluster goes. It is the resolver of DESIGN section 3.
+//
+// Guarantees:
+//   - Pure: no clock, network, logger, goroutine or global state. Inputs are
+//     never changed; equal Snapshots give equal Results in every process.
+//   - Update does in proportion to the change what Resolve does from scratch,
+//     and with the same outcome: the work is divided into units (one for each
+//     frontend, Gateway, import, route and backend), each unit reads the
+//     Snapshot through a reader that notes what it read, and only units that
+//     read what changed are computed again. A churn of endpoints touches
+//     backends alone.
+//   - A user's mistake is a condition in a report, never an error.
+//
+// Agents and hubs call it from their one loop; package xds/translate turns a
+// Result into Envoy's resources, package federation/explain and api/query read
+// it, and cluster/status writes the part of Reports that concerns its cluster.
+//
+// Standards: Gateway API v1 with GEP-1294 (xRoute for mesh: exactly one group
+// of routes governs), GEP-1324 (mesh), GEP-1426 (consumer and producer routes),
+// GEP-1748 (Service means this cluster, ServiceImport the clusterset), GEP-709
+// (ReferenceGrant); KEP-1645 (merge of exports).
+//
+// Where those leave a choice, this package chose:
+//   - Paths: Exact, then PathPrefix by length, then RegularExpression, and the
+//     prefix "/" last, since it would otherwise hide every regular expression.
+//   - A request for a.example.com that no rule of a route with that hostname
+//     matches is tried with the rules of less specific hostnames of the same
+//     listener: Gateway API speaks of precedence among rules, not of exclusion.
+//   - A route that uses what we don't implement is Accepted=False with reason
+//     UnsupportedValue, and the rules concerned answer 500; its other rules work.
+//     A match that can't be compiled (a malformed regular expression) is left out.
+//   - Weights of an export (causeway.dev/weight): as soon as one exporter has
+//     one, the exporters without count 1. Weight 0 takes a cluster out of
+//     everybody's choice while anything else has endpoints.
+//   - A Service backend of another cluster's route is that cluster's share, and
+//     its chain goes through the producer routes of that cluster's Service
+//     frontend, as it does in the route's home.
+package resolve

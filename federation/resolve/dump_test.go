@@ -1,0 +1,195 @@
+package resolve
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// dump writes every exported field of a Result for people to read.
+func dump(r *Result) string {
+	var d dumper
+	each(r.Imports, func(_ string, i *Import) { d.imp(i) })
+	each(r.Frontends, func(_ string, f *Frontend) { d.frontend("frontend", f) })
+	each(r.Remotes, func(_ string, f *Frontend) { d.frontend("remote", f) })
+	each(r.Gateways, func(_ string, g *Gateway) { d.gateway(g) })
+	each(r.Backends, func(_ string, b *Backend) { d.backend(b) })
+	each(r.Reports, func(k string, o *ObjectReport) { d.report(k, o) })
+	return d.String()
+}
+
+func each[T any](t *iradix.Tree[T], do func(string, T)) {
+	t.Root().Walk(func(k []byte, v T) bool { do(string(k), v); return false })
+}
+
+type dumper struct{ strings.Builder }
+
+func (d *dumper) line(depth int, format string, a ...any) {
+	d.WriteString(strings.Repeat("  ", depth) + strings.TrimRight(fmt.Sprintf(format, a...), " ") + "\n")
+}
+
+func (d *dumper) imp(i *Import) {
+	d.line(0, "import %s/%s%s%s", i.Namespace, i.Name, flagged(i.Headless, " headless"), flagged(i.Even, " even"))
+	for _, p := range i.Ports {
+		d.line(1, "port %d/%s %q %q from %v", p.Port, p.Protocol, p.Name, p.AppProtocol, p.Clusters)
+	}
+	for _, e := range i.Exporters {
+		w := ""
+		if e.Weight != nil {
+			w = fmt.Sprintf(" weight %d", *e.Weight)
+		}
+		d.line(1, "exporter %s revision %d%s", e.Cluster, e.Seniority.Revision, w)
+	}
+}
+
+func (d *dumper) frontend(word string, f *Frontend) {
+	d.line(0, "%s %s%s", word, f.Key, flagged(f.Headless, " headless"))
+	for _, p := range f.Ports {
+		d.line(1, "port %d/%s %q %q -> %s", p.Port, p.Protocol, p.Name, p.AppProtocol, p.Backend)
+		if p.Producer != nil {
+			d.line(2, "producers")
+			d.table(3, p.Producer)
+		}
+		for _, c := range p.Consumers {
+			d.line(2, "consumers of %s", c.Namespace)
+			d.table(3, c.Table)
+		}
+	}
+}
+
+func (d *dumper) gateway(g *Gateway) {
+	d.line(0, "gateway %s home %s class %s", g.Key(), g.Home, g.Class)
+	for _, l := range g.Listeners {
+		d.line(1, "listener %s %d/%s %q", l.Name, l.Port, l.Protocol, l.Hostname)
+		for _, h := range l.Hosts {
+			d.line(2, "host %s", h.Hostname)
+			d.table(3, h.Table)
+		}
+	}
+}
+
+func (d *dumper) table(depth int, t *RouteTable) {
+	for _, r := range t.Rules {
+		d.line(depth, "%s rule %d%s match %d: %s", r.Route, r.RuleIndex, flagged(r.RuleName != "", " "+r.RuleName), r.MatchIndex, matchText(r.Match))
+		d.filters(depth+1, r.Filters)
+		if r.RequestTimeout+r.BackendTimeout > 0 {
+			d.line(depth+1, "timeouts request %s backend %s", r.RequestTimeout, r.BackendTimeout)
+		}
+		if x := r.Redirect; x != nil {
+			d.line(depth+1, "redirect %d scheme %q host %q port %d%s", x.StatusCode, x.Scheme, x.Hostname, x.Port, pathText(x.FullPath, x.PrefixPath))
+		}
+		if r.Invalid != "" {
+			d.line(depth+1, "500: %s", r.Invalid)
+		}
+		for _, b := range r.Backends {
+			chain := ""
+			if b.Chain != nil {
+				chain = " then routes of " + b.Chain.String()
+			}
+			d.line(depth+1, "-> %d %s%s%s", b.Weight, b.Backend, chain, flagged(b.Invalid != "", " 500: "+b.Invalid))
+			d.filters(depth+2, b.Filters)
+		}
+	}
+}
+
+func matchText(m Match) string {
+	s := string(m.PathType) + " " + m.Path
+	if m.Method != "" {
+		s += " " + m.Method
+	}
+	for _, h := range m.Headers {
+		s += fmt.Sprintf(" header %s=%q%s", h.Name, h.Value, flagged(h.Regex, " regex"))
+	}
+	for _, h := range m.Query {
+		s += fmt.Sprintf(" query %s=%q%s", h.Name, h.Value, flagged(h.Regex, " regex"))
+	}
+	return s
+}
+
+func (d *dumper) filters(depth int, f Filters) {
+	mods := func(word string, m HeaderMods) {
+		if !m.Empty() {
+			d.line(depth, "%s headers remove %v set %v add %v", word, m.Remove, m.Set, m.Add)
+		}
+	}
+	mods("request", f.Request)
+	mods("response", f.Response)
+	if w := f.Rewrite; w != nil {
+		d.line(depth, "rewrite host %q%s", w.Hostname, pathText(w.FullPath, w.PrefixPath))
+	}
+}
+
+func pathText(full, prefix *string) string {
+	switch {
+	case full != nil:
+		return fmt.Sprintf(" path %q", *full)
+	case prefix != nil:
+		return fmt.Sprintf(" prefix %q", *prefix)
+	}
+	return ""
+}
+
+func (d *dumper) backend(b *Backend) {
+	d.line(0, "backend %s %s %q", b.Key, b.Config.Protocol, b.Config.AppProtocol)
+	for _, c := range b.Config.Crossings {
+		d.line(1, "crossing %s of trust domain %q", c.Cluster, c.TrustDomain)
+	}
+	for _, g := range b.Groups {
+		d.line(1, "priority %d %s (%s/%s)%s", g.Priority, g.Cluster, g.Region, g.Zone, flagged(g.Crossing, " crossing"))
+		for _, e := range g.Endpoints {
+			at := e.Host
+			if e.Addr.IsValid() {
+				at = e.Addr.String()
+			}
+			d.line(2, "%s weight %d%s%s%s", at, e.Weight, flagged(!e.Healthy, " unhealthy"), flagged(e.Pod != "", " pod "+e.Pod), flagged(g.Crossing, fmt.Sprintf(" before %d", e.Behind)))
+		}
+	}
+}
+
+func (d *dumper) report(key string, o *ObjectReport) {
+	d.line(0, "report %s", key)
+	d.conditions(1, o.Conditions)
+	for _, l := range o.Listeners {
+		kinds := make([]string, len(l.SupportedKinds))
+		for i, k := range l.SupportedKinds {
+			kinds[i] = string(k.Kind)
+		}
+		d.line(1, "listener %s: %d routes, kinds %v", l.Name, l.AttachedRoutes, kinds)
+		d.conditions(2, l.Conditions)
+	}
+	for _, p := range o.Parents {
+		d.line(1, "parent %s", refText(p.ParentRef))
+		d.conditions(2, p.Conditions)
+	}
+}
+
+func (d *dumper) conditions(depth int, list []metav1.Condition) {
+	if !sort.SliceIsSorted(list, func(i, j int) bool { return list[i].Type < list[j].Type }) {
+		d.line(depth, "NOT SORTED")
+	}
+	for _, c := range list {
+		d.line(depth, "%s=%s %s %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+}
+
+func refText(r gatewayv1.ParentReference) string {
+	s := string(deref(r.Kind, "Gateway")) + "/" + string(deref(r.Namespace, "")) + "/" + string(r.Name)
+	if r.SectionName != nil {
+		s += " section " + string(*r.SectionName)
+	}
+	if r.Port != nil {
+		s += fmt.Sprintf(" port %d", *r.Port)
+	}
+	return s
+}
+
+func flagged(on bool, s string) string {
+	if on {
+		return s
+	}
+	return ""
+}

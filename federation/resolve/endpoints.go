@@ -1,0 +1,322 @@
+package resolve
+
+import (
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
+)
+
+// Weights within a tier. Without causeway.dev/weight every endpoint counts
+// unitWeight, and a crossing gateway as much as the endpoints behind it; with
+// it, a tier's weights add up to about tierWeight. Both keep the sum far below
+// Envoy's limit of 2^32.
+const (
+	unitWeight = 1000
+	tierWeight = 1 << 24
+	maxSum     = 1 << 31
+)
+
+// share is one cluster's part of a backend before tiers and weights.
+type share struct {
+	cluster  federation.Cluster
+	weight   uint32 // causeway.dev/weight, 1 without
+	crossing bool
+	// ready, waiting and leaving are the endpoints that are ready, not ready,
+	// and terminating but still serving.
+	ready, waiting, leaving []Endpoint
+}
+
+func (s *share) empty() bool { return len(s.ready)+len(s.waiting) == 0 }
+
+// backendUnit computes a backend: its configuration and its endpoints.
+func backendUnit(r *reader, key BackendKey) output {
+	b := &Backend{Key: key, Config: BackendConfig{Protocol: protocolOf(corev1.Protocol(key.Protocol))}}
+	var shares []share
+	var even, weighted bool
+	add := func(id cluster.ID, w *uint32) {
+		c, known := r.cluster(id)
+		if !known {
+			return
+		}
+		s := r.service(id, key.Namespace, key.Name)
+		if s == nil {
+			return
+		}
+		direct := r.direct(c)
+		if !direct {
+			if b.Config.Protocol != tcp || len(c.Meta.Crossing) == 0 {
+				return
+			}
+			b.Config.Crossings = append(b.Config.Crossings, Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain})
+		}
+		x := share{cluster: c, weight: deref(w, 1), crossing: !direct}
+		r.endpoints(&x, s, key, b.Config.Protocol)
+		shares = append(shares, x)
+	}
+	switch key.Kind {
+	case BackendImport:
+		m := r.merge(key.Namespace, key.Name)
+		if m.imp == nil {
+			return output{backend: b}
+		}
+		even = m.imp.Even
+		weights := map[cluster.ID]*uint32{}
+		for _, e := range m.imp.Exporters {
+			weights[e.Cluster] = e.Weight
+			weighted = weighted || e.Weight != nil
+		}
+		for _, p := range m.imp.Ports {
+			if p.Port == key.Port && p.Protocol == b.Config.Protocol {
+				b.Config.AppProtocol = p.AppProtocol
+				for _, id := range p.Clusters {
+					add(id, weights[id])
+				}
+			}
+		}
+	default:
+		id := r.local
+		if key.Kind == BackendShare {
+			id = key.Cluster
+		}
+		if s := r.service(id, key.Namespace, key.Name); s != nil {
+			for _, p := range s.Spec.Ports {
+				if p.Port == key.Port && protocolOf(p.Protocol) == b.Config.Protocol {
+					b.Config.AppProtocol = appProtocol(p)
+				}
+			}
+		}
+		add(id, nil)
+	}
+	b.Groups = r.group(shares, even, weighted)
+	return output{backend: b}
+}
+
+// direct tells whether this cluster reaches another's pods.
+func (r *reader) direct(c federation.Cluster) bool {
+	if c.ID == r.local {
+		return true
+	}
+	mine, ok := r.cluster(r.local)
+	return ok && mine.Meta.Network != "" && mine.Meta.Network == c.Meta.Network
+}
+
+// endpoints collects a cluster's endpoints of one port, each address once.
+func (r *reader) endpoints(x *share, s *corev1.Service, key BackendKey, protocol string) {
+	name, found := "", false
+	for _, p := range s.Spec.Ports {
+		if p.Port == key.Port && protocolOf(p.Protocol) == protocol {
+			name, found = p.Name, true
+		}
+	}
+	if !found {
+		return
+	}
+	type state struct {
+		e    Endpoint
+		rank int // 2 ready, 1 not ready, 0 leaving
+	}
+	best := map[netip.AddrPort]state{}
+	for _, o := range r.slicesOf(x.cluster.ID, key.Namespace, key.Name) {
+		slice, ok := o.Value.(*cluster.EndpointSlice)
+		if !ok {
+			continue
+		}
+		for _, p := range slice.Ports {
+			if p.Name != name || protocolOf(corev1.Protocol(p.Protocol)) != protocol {
+				continue
+			}
+			for _, e := range slice.Endpoints {
+				if e.Terminating && !e.Serving {
+					continue
+				}
+				st := state{e: Endpoint{Addr: netip.AddrPortFrom(e.Addr, p.Port), Pod: e.Pod}, rank: 1}
+				switch {
+				case e.Terminating:
+					st.rank = 0
+				case e.Ready:
+					st.rank = 2
+				}
+				if old, ok := best[st.e.Addr]; !ok || st.rank > old.rank || (st.rank == old.rank && st.e.Pod < old.e.Pod) {
+					best[st.e.Addr] = st
+				}
+			}
+		}
+	}
+	for _, st := range best {
+		switch st.rank {
+		case 2:
+			x.ready = append(x.ready, st.e)
+		case 1:
+			x.waiting = append(x.waiting, st.e)
+		default:
+			x.leaving = append(x.leaving, st.e)
+		}
+	}
+}
+
+// The tiers before those without endpoints are closed up.
+const (
+	tierLocal = iota
+	tierRegion
+	tierRest
+	tierSuspect
+	tierLast // what is used only because nothing else is left
+)
+
+// group ranks the clusters' shares, closes up the priorities and sets weights.
+func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
+	// Terminating endpoints take new requests only where no other can.
+	ready := 0
+	for i := range shares {
+		ready += len(shares[i].ready)
+	}
+	if ready == 0 {
+		for i := range shares {
+			shares[i].ready, shares[i].leaving = shares[i].leaving, nil
+		}
+	}
+	tiers := r.tiers(shares, even)
+	var out []EndpointGroup
+	priority := uint32(0)
+	for _, tier := range tiers {
+		if len(tier) == 0 {
+			continue
+		}
+		for i, w := range weigh(tier, weighted || even) {
+			s := tier[i]
+			g := EndpointGroup{Cluster: s.cluster.ID, Region: s.cluster.Meta.Region, Zone: s.cluster.Meta.Zone, Priority: priority, Crossing: s.crossing}
+			if s.crossing {
+				g.Endpoints = crossingEndpoints(s, w)
+			} else {
+				g.Endpoints = podEndpoints(s, w)
+			}
+			out = append(out, g)
+		}
+		priority++
+	}
+	sort.SliceStable(out, func(i, j int) bool {
+		if out[i].Priority != out[j].Priority {
+			return out[i].Priority < out[j].Priority
+		}
+		return out[i].Cluster < out[j].Cluster
+	})
+	return out
+}
+
+func (r *reader) tiers(shares []share, even bool) [tierLast + 1][]*share {
+	var tiers [tierLast + 1][]*share
+	mine, _ := r.cluster(r.local)
+	var parked, dead []*share
+	any := false
+	for i := range shares {
+		s := &shares[i]
+		if s.empty() {
+			continue
+		}
+		own := s.cluster.ID == r.local
+		t := tierRest
+		switch {
+		case !own && s.cluster.Health.Liveness == federation.Dead:
+			dead = append(dead, s)
+			continue
+		case s.weight == 0:
+			parked = append(parked, s)
+			continue
+		case !own && s.cluster.Health.Liveness == federation.Suspect:
+			t = tierSuspect
+		case own || even:
+			t = tierLocal
+		case mine.Meta.Region != "" && mine.Meta.Region == s.cluster.Meta.Region:
+			t = tierRegion
+		}
+		tiers[t] = append(tiers[t], s)
+		any = true
+	}
+	// No failure ever leaves an empty set: what was withdrawn comes back when
+	// nothing else is there.
+	if !any {
+		if len(parked) == 0 {
+			parked = dead
+		}
+		for _, s := range parked {
+			s.weight = max(s.weight, 1)
+		}
+		tiers[tierLast] = parked
+	}
+	return tiers
+}
+
+// weigh gives each cluster of a tier its weight: by explicit weights, or by the
+// number of ready endpoints. Units are those of unitWeight and tierWeight.
+func weigh(tier []*share, byWeight bool) []uint64 {
+	out := make([]uint64, len(tier))
+	var sum, count uint64
+	for _, s := range tier {
+		sum += uint64(s.weight)
+		count += uint64(len(s.ready) + len(s.waiting))
+	}
+	unit := uint64(unitWeight)
+	if count*unit > maxSum {
+		unit = max(1, maxSum/count)
+	}
+	for i, s := range tier {
+		if byWeight && len(tier) > 1 {
+			out[i] = uint64(s.weight) * tierWeight / sum
+		} else {
+			out[i] = uint64(len(s.ready)) * unit
+		}
+	}
+	return out
+}
+
+// podEndpoints spreads a cluster's weight over its ready endpoints; those that
+// aren't ready weigh as much as one that is, so that they count in full when
+// they become so.
+func podEndpoints(s *share, weight uint64) []Endpoint {
+	n := uint64(len(s.ready))
+	each := uint64(unitWeight)
+	if n > 0 {
+		each = max(1, weight/n)
+	}
+	out := make([]Endpoint, 0, len(s.ready)+len(s.waiting))
+	for _, e := range s.ready {
+		e.Weight, e.Healthy = uint32(each), true
+		out = append(out, e)
+	}
+	for _, e := range s.waiting {
+		e.Weight = uint32(each)
+		out = append(out, e)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Addr.Compare(out[j].Addr) < 0 })
+	return out
+}
+
+// crossingEndpoints are the gateways of a cluster of another network.
+func crossingEndpoints(s *share, weight uint64) []Endpoint {
+	gates := slices.Clone(s.cluster.Meta.Crossing)
+	slices.Sort(gates)
+	gates = slices.Compact(gates)
+	out := make([]Endpoint, 0, len(gates))
+	for _, g := range gates {
+		e := Endpoint{Weight: uint32(max(1, weight/uint64(len(gates)))), Healthy: len(s.ready) > 0, Behind: len(s.ready)}
+		if a, err := netip.ParseAddrPort(g); err == nil {
+			e.Addr = a
+		} else {
+			e.Host = g
+		}
+		out = append(out, e)
+	}
+	sort.SliceStable(out, func(i, j int) bool {
+		if c := out[i].Addr.Compare(out[j].Addr); c != 0 {
+			return c < 0
+		}
+		return strings.Compare(out[i].Host, out[j].Host) < 0
+	})
+	return out
+}

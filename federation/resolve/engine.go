@@ -1,0 +1,435 @@
+package resolve
+
+import (
+	"reflect"
+	"slices"
+	"sort"
+	"strings"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
+)
+
+// unit is one piece of the work. Its id is unique; ids sort units into an order
+// in which a unit comes after all that may need it.
+type unit struct {
+	class     unitClass
+	kind      cluster.Kind // routes and frontends
+	namespace string
+	name      string
+	cluster   cluster.ID // frontends of another cluster
+	backend   BackendKey
+}
+
+type unitClass byte
+
+const (
+	unitClassObject    unitClass = 'a' // a GatewayClass
+	unitImport         unitClass = 'b'
+	unitRoute          unitClass = 'c'
+	unitGateway        unitClass = 'd'
+	unitFrontend       unitClass = 'e'
+	unitRemoteFrontend unitClass = 'f' // exists while a Gateway chains through it
+	unitBackend        unitClass = 'g' // exists while a frontend or Gateway refers to it
+)
+
+func (u unit) id() string {
+	if u.class == unitBackend {
+		return string(u.class) + u.backend.String()
+	}
+	return strings.Join([]string{string(u.class), string(u.kind), u.namespace, u.name, string(u.cluster)}, "/")
+}
+
+// needed tells whether the unit lives only as long as others need it.
+func (u unit) needed() bool { return u.class >= unitRemoteFrontend }
+
+func remoteUnit(k FrontendKey) unit {
+	return unit{class: unitRemoteFrontend, kind: k.Kind, namespace: k.Namespace, name: k.Name, cluster: k.Cluster}
+}
+
+// output is what a unit yields. Fields that it does not own stay nil.
+type output struct {
+	gone     bool // the object itself is gone: forget the unit
+	frontend *Frontend
+	gateway  *Gateway
+	imp      *Import
+	backend  *Backend
+	reports  []*ObjectReport
+	needs    []unit
+}
+
+// compute is the whole of what a unit does: a function of its reader.
+func (u unit) compute(r *reader) output {
+	switch u.class {
+	case unitClassObject:
+		return classUnit(r, u.name)
+	case unitImport:
+		return importUnit(r, u.namespace, u.name)
+	case unitRoute:
+		return routeUnit(r, u.kind, u.namespace, u.name)
+	case unitGateway:
+		return gatewayUnit(r, u.namespace, u.name)
+	case unitFrontend, unitRemoteFrontend:
+		return frontendUnit(r, FrontendKey{Kind: u.kind, Namespace: u.namespace, Name: u.name, Cluster: u.cluster})
+	}
+	return backendUnit(r, u.backend)
+}
+
+// known is what is remembered of a unit between Updates.
+type known struct {
+	unit    unit
+	keys    []federation.Key
+	needs   []unit
+	reports []string
+}
+
+// memo lets Update find what a change touches. Its trees are persistent: an old
+// Result keeps its own.
+type memo struct {
+	units   *iradix.Tree[*known] // by id
+	readers *iradix.Tree[unit]   // by Key + separator + id
+	refs    *iradix.Tree[int]    // how many units need a unit, by id
+}
+
+// readerSep ends a Key in memo.readers. No name contains it, so that the readers
+// of one Key are a range of their own.
+const readerSep = "\x01"
+
+// Resolve computes a Result from scratch.
+func Resolve(local cluster.ID, snap *federation.Snapshot) *Result {
+	empty := &Result{Local: local,
+		Frontends: iradix.New[*Frontend](), Remotes: iradix.New[*Frontend](), Gateways: iradix.New[*Gateway](), Imports: iradix.New[*Import](),
+		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](),
+		memo: &memo{units: iradix.New[*known](), readers: iradix.New[unit](), refs: iradix.New[int]()},
+	}
+	var seeds []unit
+	for _, kind := range seedKinds {
+		for _, o := range snap.OfKind(kind) {
+			seeds = append(seeds, seedsOf(kind, o.Namespace, o.Name)...)
+		}
+	}
+	out, _ := empty.update(snap, seeds)
+	return out
+}
+
+// Update computes the Result for the next Snapshot; changed names at least
+// every set that differs between the two. The outcome equals Resolve's; values
+// that did not change are the same pointers as in r, and Delta names the others.
+// r stays valid.
+func (r *Result) Update(snap *federation.Snapshot, changed federation.ChangeSet) (*Result, Delta) {
+	var dirty []unit
+	for k := range changed {
+		r.memo.readers.Root().WalkPrefix([]byte(string(k)+readerSep), func(_ []byte, u unit) bool {
+			dirty = append(dirty, u)
+			return false
+		})
+		if kind, ns, name, ok := parseNamed(k); ok {
+			dirty = append(dirty, seedsOf(kind, ns, name)...)
+		}
+	}
+	return r.update(snap, dirty)
+}
+
+// seedKinds are the kinds whose objects bring units into being.
+var seedKinds = []cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindGateway, cluster.KindGatewayClass}
+
+func seedsOf(kind cluster.Kind, ns, name string) []unit {
+	switch kind {
+	case cluster.KindService:
+		return []unit{{class: unitFrontend, kind: cluster.KindService, namespace: ns, name: name}}
+	case cluster.KindServiceExport:
+		return []unit{
+			{class: unitImport, namespace: ns, name: name},
+			{class: unitFrontend, kind: cluster.KindServiceImport, namespace: ns, name: name},
+		}
+	case cluster.KindHTTPRoute:
+		return []unit{{class: unitRoute, kind: kind, namespace: ns, name: name}}
+	case cluster.KindGateway:
+		return []unit{{class: unitGateway, namespace: ns, name: name}}
+	case cluster.KindGatewayClass:
+		return []unit{{class: unitClassObject, name: name}}
+	}
+	return nil
+}
+
+// parseNamed reads the Keys that federation.KeyNamed makes. It compares with
+// what KeyNamed gives, so that it can't misread a Key of another shape.
+func parseNamed(k federation.Key) (kind cluster.Kind, ns, name string, ok bool) {
+	parts := strings.Split(string(k), "\x00")
+	if len(parts) != 4 {
+		return "", "", "", false
+	}
+	kind, ns, name = cluster.Kind(parts[0]), parts[1], parts[2]
+	return kind, ns, name, federation.KeyNamed(kind, ns, name) == k
+}
+
+// run is one update under way.
+type run struct {
+	local     cluster.ID
+	snap      *federation.Snapshot
+	units     *iradix.Txn[*known]
+	readers   *iradix.Txn[unit]
+	refs      *iradix.Txn[int]
+	frontends *iradix.Txn[*Frontend]
+	remotes   *iradix.Txn[*Frontend]
+	gateways  *iradix.Txn[*Gateway]
+	imports   *iradix.Txn[*Import]
+	backends  *iradix.Txn[*Backend]
+	reports   *iradix.Txn[*ObjectReport]
+	delta     Delta
+	// queues of units by class; a unit only ever adds to classes after its own.
+	queue map[unitClass]map[string]unit
+}
+
+func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta) {
+	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{},
+		units: r.memo.units.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(),
+		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn()}
+	for _, d := range dirty {
+		u.enqueue(d)
+	}
+	for c := unitClassObject; c <= unitBackend; c++ {
+		todo := make([]string, 0, len(u.queue[c]))
+		for id := range u.queue[c] {
+			todo = append(todo, id)
+		}
+		slices.Sort(todo)
+		for _, id := range todo {
+			u.do(u.queue[c][id], id)
+		}
+	}
+	u.delta.sort()
+	return &Result{Local: r.Local, Snapshot: snap,
+		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(),
+		memo: &memo{units: u.units.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit()},
+	}, u.delta
+}
+
+func (u *run) enqueue(x unit) {
+	if u.queue[x.class] == nil {
+		u.queue[x.class] = map[string]unit{}
+	}
+	u.queue[x.class][x.id()] = x
+}
+
+// do computes a unit and puts its output in the place of what was there.
+func (u *run) do(x unit, id string) {
+	old, had := u.units.Get([]byte(id))
+	if !had {
+		old = &known{unit: x}
+	}
+	var out output
+	r := newReader(u.local, u.snap)
+	if n, _ := u.refs.Get([]byte(id)); x.needed() && n == 0 {
+		out.gone = true // nobody needs it any more
+	} else {
+		out = x.compute(r)
+		out.gone = out.gone && !x.needed()
+	}
+	next := &known{unit: x, needs: out.needs}
+	if !out.gone {
+		next.keys = make([]federation.Key, 0, len(r.keys))
+		for k := range r.keys {
+			next.keys = append(next.keys, k)
+		}
+		slices.Sort(next.keys)
+	}
+	for _, rep := range out.reports {
+		next.reports = append(next.reports, rep.Key())
+	}
+	u.index(id, x, old.keys, next.keys)
+	u.need(old.needs, next.needs)
+	u.put(x, out)
+	u.putReports(old.reports, out.reports)
+	if out.gone {
+		u.units.Delete([]byte(id))
+	} else {
+		u.units.Insert([]byte(id), next)
+	}
+}
+
+// index replaces the Keys under which a unit is found. Both lists are sorted.
+func (u *run) index(id string, x unit, old, next []federation.Key) {
+	eachDiff(old, next, strings.Compare, func(k string) {
+		u.readers.Delete([]byte(k + readerSep + id))
+	}, func(k string) {
+		u.readers.Insert([]byte(k+readerSep+id), x)
+	})
+}
+
+// need counts references; what is needed newly or no more is queued.
+func (u *run) need(old, next []unit) {
+	count := func(x unit, by int) {
+		id := x.id()
+		n, _ := u.refs.Get([]byte(id))
+		if n+by > 0 {
+			u.refs.Insert([]byte(id), n+by)
+		} else {
+			u.refs.Delete([]byte(id))
+		}
+		if n == 0 || n+by == 0 {
+			u.enqueue(x)
+		}
+	}
+	a, b := map[string]unit{}, map[string]unit{}
+	for _, x := range old {
+		a[x.id()] = x
+	}
+	for _, x := range next {
+		b[x.id()] = x
+	}
+	for id, x := range b {
+		if _, ok := a[id]; !ok {
+			count(x, 1)
+		}
+	}
+	for id, x := range a {
+		if _, ok := b[id]; !ok {
+			count(x, -1)
+		}
+	}
+}
+
+func (u *run) put(x unit, out output) {
+	key := FrontendKey{Kind: x.kind, Namespace: x.namespace, Name: x.name, Cluster: x.cluster}.String()
+	switch x.class {
+	case unitFrontend:
+		place(u.frontends, key, out.frontend, &u.delta.Frontends)
+	case unitRemoteFrontend:
+		place(u.remotes, key, out.frontend, &u.delta.Remotes)
+	case unitGateway:
+		place(u.gateways, x.namespace+"/"+x.name, out.gateway, &u.delta.Gateways)
+	case unitImport:
+		place(u.imports, x.namespace+"/"+x.name, out.imp, &u.delta.Imports)
+	case unitBackend:
+		u.putBackend(x.backend.String(), out.backend)
+	}
+}
+
+func (u *run) putBackend(key string, b *Backend) {
+	old, had := u.backends.Get([]byte(key))
+	switch {
+	case b == nil:
+		if had {
+			u.backends.Delete([]byte(key))
+			u.delta.BackendConfigs = append(u.delta.BackendConfigs, key)
+		}
+	case !had || !reflect.DeepEqual(old.Config, b.Config):
+		u.backends.Insert([]byte(key), b)
+		u.delta.BackendConfigs = append(u.delta.BackendConfigs, key)
+	case !sameGroups(old.Groups, b.Groups):
+		u.backends.Insert([]byte(key), b)
+		u.delta.BackendEndpoints = append(u.delta.BackendEndpoints, key)
+	}
+}
+
+func sameGroups(a, b []EndpointGroup) bool {
+	return slices.EqualFunc(a, b, func(x, y EndpointGroup) bool {
+		return x.Cluster == y.Cluster && x.Region == y.Region && x.Zone == y.Zone && x.Priority == y.Priority && x.Crossing == y.Crossing && slices.Equal(x.Endpoints, y.Endpoints)
+	})
+}
+
+func (u *run) putReports(old []string, next []*ObjectReport) {
+	for _, k := range old {
+		if !slices.ContainsFunc(next, func(rep *ObjectReport) bool { return rep.Key() == k }) {
+			place[ObjectReport](u.reports, k, nil, &u.delta.Reports)
+		}
+	}
+	for _, rep := range next {
+		place(u.reports, rep.Key(), rep, &u.delta.Reports)
+	}
+}
+
+// place puts v under key, or takes away what is there if v is nil; a value equal
+// to the old one leaves the old pointer.
+func place[T any](t *iradix.Txn[*T], key string, v *T, delta *[]string) {
+	old, had := t.Get([]byte(key))
+	switch {
+	case v == nil && had:
+		t.Delete([]byte(key))
+	case v != nil && (!had || !reflect.DeepEqual(old, v)):
+		t.Insert([]byte(key), v)
+	default:
+		return
+	}
+	*delta = append(*delta, key)
+}
+
+// eachDiff walks two sorted lists and calls gone and come for what is in one alone.
+func eachDiff[T ~string](old, next []T, cmp func(a, b string) int, gone, come func(string)) {
+	i, j := 0, 0
+	for i < len(old) || j < len(next) {
+		switch {
+		case j == len(next) || (i < len(old) && cmp(string(old[i]), string(next[j])) < 0):
+			gone(string(old[i]))
+			i++
+		case i == len(old) || cmp(string(old[i]), string(next[j])) > 0:
+			come(string(next[j]))
+			j++
+		default:
+			i, j = i+1, j+1
+		}
+	}
+}
+
+// needsOfFrontend lists the backends that a frontend refers to.
+func needsOfFrontend(f *Frontend) []unit {
+	var n needs
+	for _, p := range f.Ports {
+		n.backend(p.Backend)
+		n.table(p.Producer)
+		for _, c := range p.Consumers {
+			n.table(c.Table)
+		}
+	}
+	return n.list()
+}
+
+func needsOfGateway(g *Gateway) []unit {
+	var n needs
+	for _, l := range g.Listeners {
+		for _, h := range l.Hosts {
+			n.table(h.Table)
+		}
+	}
+	return n.list()
+}
+
+// needs collects units, each once.
+type needs struct{ set map[string]unit }
+
+func (n *needs) add(x unit) {
+	if n.set == nil {
+		n.set = map[string]unit{}
+	}
+	n.set[x.id()] = x
+}
+
+func (n *needs) backend(k BackendKey) { n.add(unit{class: unitBackend, backend: k}) }
+
+func (n *needs) table(t *RouteTable) {
+	if t == nil {
+		return
+	}
+	for _, rule := range t.Rules {
+		for _, b := range rule.Backends {
+			if b.Invalid == "" {
+				n.backend(b.Backend)
+			}
+			if b.Chain != nil && b.Chain.Cluster != "" {
+				n.add(remoteUnit(*b.Chain))
+			}
+		}
+	}
+}
+
+func (n *needs) list() []unit {
+	out := make([]unit, 0, len(n.set))
+	for _, x := range n.set {
+		out = append(out, x)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].id() < out[j].id() })
+	return out
+}

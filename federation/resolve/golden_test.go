@@ -1,0 +1,64 @@
+package resolve
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden resolves each folder of testdata for each of its clusters. What the
+// folder holds is in world_test.go; <cluster>.golden is the outcome. Folders and
+// golden files that belong to nothing fail.
+func TestGolden(t *testing.T) {
+	dirs, err := os.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		if d.Name() == "rapid" {
+			continue // what rapid keeps of failures
+		}
+		t.Run(d.Name(), func(t *testing.T) {
+			dir := filepath.Join("testdata", d.Name())
+			snap := readWorld(t, dir)
+			expected := map[string]bool{"meta.yaml": true, "health.yaml": true}
+			for _, c := range snap.Clusters() {
+				expected[string(c.ID)+".yaml"] = true
+				expected[string(c.ID)+".golden"] = true
+				checkGolden(t, filepath.Join(dir, string(c.ID)+".golden"), dump(Resolve(c.ID, snap)))
+			}
+			files, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				if !expected[f.Name()] {
+					t.Errorf("%s/%s belongs to no cluster of meta.yaml", dir, f.Name())
+				}
+			}
+		})
+	}
+}
+
+func checkGolden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v: run the test with -update and review what it writes", err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}

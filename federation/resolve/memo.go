@@ -1,3 +1,0 @@
-package resolve
-
-type memo struct{}

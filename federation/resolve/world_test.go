@@ -1,0 +1,203 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
+)
+
+// annotationRevision gives an object its seniority in a test. Without it,
+// objects are as old as they come first in the files, sorted by cluster.
+const annotationRevision = "test/revision"
+
+// pods is a short way to write the EndpointSlice of a Service.
+type pods struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Ready             int `json:"ready"`
+	NotReady          int `json:"notReady"`
+	Terminating       int `json:"terminating"` // serving
+}
+
+// meta is meta.yaml: what each cluster says of itself.
+type meta struct {
+	Region, Zone, Network string
+	Crossing              []string
+}
+
+// readWorld reads a folder: <cluster>.yaml for each cluster, meta.yaml and, if
+// it is there, health.yaml.
+func readWorld(t testing.TB, dir string) *federation.Snapshot {
+	t.Helper()
+	metas := map[string]meta{}
+	health := map[string]string{}
+	readYAML(t, filepath.Join(dir, "meta.yaml"), &metas, true)
+	readYAML(t, filepath.Join(dir, "health.yaml"), &health, false)
+	var ids []string
+	for id := range metas {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	b := federation.NewBuilder()
+	e := b.Edit()
+	revision := int64(0)
+	for i, id := range ids {
+		m := metas[id]
+		h := federation.Health{Liveness: federation.Alive}
+		if l, ok := health[id]; ok {
+			h.Liveness = federation.Liveness(l)
+		}
+		e.SetCluster(federation.Cluster{ID: cluster.ID(id), Health: h, Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
+		for _, o := range readObjects(t, filepath.Join(dir, id+".yaml"), cluster.ID(id), byte(i+1)) {
+			revision++
+			if o.Seniority.Revision == 0 {
+				o.Seniority.Revision = revision
+			}
+			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e.SetRevision(revision)
+	s, _ := e.Commit()
+	return s
+}
+
+func readYAML(t testing.TB, path string, into any, must bool) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if os.IsNotExist(err) && !must {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(raw, into); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+func readObjects(t testing.TB, path string, id cluster.ID, subnet byte) []*cluster.Object {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*cluster.Object
+	services := map[string]*corev1.Service{}
+	next := byte(0)
+	for _, doc := range strings.Split("\n"+string(raw), "\n---") {
+		if strings.TrimSpace(doc) == "" {
+			continue
+		}
+		var head metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		into, ok := kinds()[head.Kind]
+		if !ok {
+			t.Fatalf("%s: kind %q is unknown", path, head.Kind)
+		}
+		if err := yaml.Unmarshal([]byte(doc), into); err != nil {
+			t.Fatalf("%s: %v\n%s", path, err, doc)
+		}
+		o := &cluster.Object{Cluster: id, Value: into}
+		m := into.(metav1.Object)
+		o.Ref = cluster.Ref{Kind: cluster.Kind(head.Kind), Namespace: m.GetNamespace(), Name: m.GetName()}
+		if s := m.GetAnnotations()[annotationRevision]; s != "" {
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Seniority.Revision = n
+		}
+		switch v := into.(type) {
+		case *corev1.Service:
+			services[o.Namespace+"/"+o.Name] = v
+		case *pods:
+			next++
+			o.Kind = cluster.KindEndpointSlice
+			o.Value = v.slice(t, services[o.Namespace+"/"+o.Name], subnet, next)
+		case *discoveryv1.EndpointSlice:
+			o.Value = packSlice(t, v)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func kinds() map[string]any {
+	return map[string]any{
+		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "ServiceExport": &mcsv1beta1.ServiceExport{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
+		"GatewayClass": &gatewayv1.GatewayClass{}, "Gateway": &gatewayv1.Gateway{}, "HTTPRoute": &gatewayv1.HTTPRoute{}, "ReferenceGrant": &gatewayv1beta1.ReferenceGrant{},
+		"Pods": &pods{},
+	}
+}
+
+func (p *pods) slice(t testing.TB, s *corev1.Service, subnet, index byte) *cluster.EndpointSlice {
+	t.Helper()
+	if s == nil {
+		t.Fatalf("pods %s/%s stand before their Service", p.Namespace, p.Name)
+	}
+	out := &cluster.EndpointSlice{Service: p.Name}
+	for _, sp := range s.Spec.Ports {
+		port := sp.TargetPort.IntVal
+		if port == 0 {
+			port = sp.Port
+		}
+		out.Ports = append(out.Ports, cluster.EndpointPort{Name: sp.Name, Port: uint16(port), Protocol: protocolOf(sp.Protocol)})
+	}
+	for i := range p.Ready + p.NotReady + p.Terminating {
+		e := cluster.Endpoint{Addr: netip.AddrFrom4([4]byte{10, subnet, index, byte(i + 1)}), Pod: fmt.Sprintf("%s-%d", p.Name, i)}
+		switch {
+		case i < p.Ready:
+			e.Ready, e.Serving = true, true
+		case i >= p.Ready+p.NotReady:
+			e.Serving, e.Terminating = true, true
+		}
+		out.Endpoints = append(out.Endpoints, e)
+	}
+	return out
+}
+
+func packSlice(t testing.TB, in *discoveryv1.EndpointSlice) *cluster.EndpointSlice {
+	t.Helper()
+	out := &cluster.EndpointSlice{Service: in.Labels[cluster.LabelServiceName]}
+	for _, p := range in.Ports {
+		out.Ports = append(out.Ports, cluster.EndpointPort{Name: deref(p.Name, ""), Port: uint16(deref(p.Port, 0)), Protocol: protocolOf(deref(p.Protocol, ""))})
+	}
+	for _, e := range in.Endpoints {
+		for _, a := range e.Addresses {
+			addr, err := netip.ParseAddr(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ready := deref(e.Conditions.Ready, true)
+			x := cluster.Endpoint{Addr: addr, Ready: ready, Serving: deref(e.Conditions.Serving, ready), Terminating: deref(e.Conditions.Terminating, false)}
+			if e.TargetRef != nil {
+				x.Pod = e.TargetRef.Name
+			}
+			out.Endpoints = append(out.Endpoints, x)
+		}
+	}
+	return out
+}
+
+// at is a moment for objects that have no store revision.
+func at(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
