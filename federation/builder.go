@@ -1,12 +1,19 @@
 package federation
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"sort"
+	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 )
@@ -45,17 +52,20 @@ type Edit struct {
 	objects  *iradix.Txn[*cluster.Object]
 	parents  *iradix.Txn[*cluster.Object]
 	slices   *iradix.Txn[*cluster.Object]
+	trust    map[string][][]byte
 	changed  ChangeSet
+	reasons  bool // a Health's Reason differs
 }
 
 // Edit begins a new Snapshot. Nothing is visible before Commit.
 func (b *Builder) Edit() *Edit {
-	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, changed: ChangeSet{},
+	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, trust: b.cur.trust, changed: ChangeSet{},
 		objects: b.cur.objects.Txn(), parents: b.cur.parents.Txn(), slices: b.cur.slices.Txn()}
 }
 
 // Apply puts or removes one object. An object equal to the one that is there
-// (value and seniority) changes nothing.
+// (value, seniority and origin) changes nothing. The error says why the object
+// can't be held; then nothing was changed.
 func (e *Edit) Apply(c Change) error {
 	if !storable(c.Ref, c.Cluster) {
 		return fmt.Errorf("%s of cluster %q has an unusable name", c.Ref, c.Cluster)
@@ -73,6 +83,9 @@ func (e *Edit) Apply(c Change) error {
 	}
 	if c.Object.Ref != c.Ref || c.Object.Cluster != c.Cluster {
 		return fmt.Errorf("%s of cluster %q was delivered under the name %s of %q", c.Object.Ref, c.Object.Cluster, c.Ref, c.Cluster)
+	}
+	if err := fits(c.Object); err != nil {
+		return err
 	}
 	if had {
 		if same(old, c.Object) {
@@ -92,35 +105,44 @@ func (e *Edit) Get(id cluster.ID, ref cluster.Ref) (*cluster.Object, bool) {
 	return e.objects.Get([]byte(string(KeyNamed(ref.Kind, ref.Namespace, ref.Name)) + string(id)))
 }
 
-// SetCluster adds a cluster or replaces its Meta and Health.
+// SetCluster adds a cluster or replaces its Meta and Health. A Health that
+// differs in its Reason alone is taken without a Key in the ChangeSet.
 func (e *Edit) SetCluster(c Cluster) {
 	i := sort.Search(len(e.clusters), func(i int) bool { return e.clusters[i].ID >= c.ID })
-	if i < len(e.clusters) && e.clusters[i].ID == c.ID {
-		old := e.clusters[i]
-		if old.Meta.Equal(c.Meta) && old.Health == c.Health {
-			return
-		}
-		next := append([]Cluster(nil), e.clusters...)
-		next[i] = c
-		e.clusters = next
-	} else {
-		next := make([]Cluster, 0, len(e.clusters)+1)
-		next = append(next, e.clusters[:i]...)
-		next = append(next, c)
-		e.clusters = append(next, e.clusters[i:]...)
+	if i == len(e.clusters) || e.clusters[i].ID != c.ID {
+		e.clusters = slices.Insert(slices.Clone(e.clusters), i, c)
+		e.changed[KeyClusters] = struct{}{}
+		return
 	}
-	e.changed[KeyClusters] = struct{}{}
+	old := e.clusters[i]
+	if !old.Meta.Equal(c.Meta) || old.Health.Liveness != c.Health.Liveness {
+		e.changed[KeyClusters] = struct{}{}
+	} else if old.Health.Reason == c.Health.Reason {
+		return
+	}
+	e.reasons = e.reasons || old.Health.Reason != c.Health.Reason
+	e.clusters = slices.Clone(e.clusters)
+	e.clusters[i] = c
 }
 
 // RemoveCluster forgets a cluster. Its objects must have been removed.
 func (e *Edit) RemoveCluster(id cluster.ID) {
 	for i, c := range e.clusters {
 		if c.ID == id {
-			next := append([]Cluster(nil), e.clusters[:i]...)
-			e.clusters = append(next, e.clusters[i+1:]...)
+			e.clusters = slices.Delete(slices.Clone(e.clusters), i, i+1)
 			e.changed[KeyClusters] = struct{}{}
 			return
 		}
+	}
+}
+
+// SetTrust replaces the authorities by trust domain. The Edit owns the map from
+// now on.
+func (e *Edit) SetTrust(trust map[string][][]byte) {
+	equal := maps.EqualFunc(e.trust, trust, func(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) })
+	if !equal {
+		e.trust = trust
+		e.changed[KeyTrust] = struct{}{}
 	}
 }
 
@@ -132,10 +154,20 @@ func (e *Edit) SetRevision(r int64) {
 	}
 }
 
+// RestartRevision notes the revision of a store that was replaced, by one that
+// was restored from a backup say: there revisions begin anew.
+func (e *Edit) RestartRevision(r int64) { e.revision = r }
+
+// Changed reports whether Commit would give a Snapshot that differs from the
+// one before.
+func (e *Edit) Changed() bool {
+	return len(e.changed) > 0 || e.reasons || e.revision != e.b.cur.Revision
+}
+
 // Commit publishes the Edit as the Builder's newest Snapshot and tells what
-// differs from the one before.
+// differs from the one before. The Edit is spent.
 func (e *Edit) Commit() (*Snapshot, ChangeSet) {
-	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters,
+	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust,
 		objects: e.objects.Commit(), parents: e.parents.Commit(), slices: e.slices.Commit()}
 	return e.b.cur, e.changed
 }
@@ -192,6 +224,9 @@ func parentKeys(o *cluster.Object) []Key {
 		if r.Namespace != nil {
 			ns = string(*r.Namespace)
 		}
+		if kind == "" || strings.Contains(ns+string(r.Name), sep) {
+			continue // nothing could ask for it
+		}
 		k := KeyParent(kind, ns, string(r.Name))
 		if !seen[k] {
 			seen[k] = true
@@ -222,6 +257,42 @@ func ParentKind(r gatewayv1.ParentReference) cluster.Kind {
 	return ""
 }
 
+// fits reports whether the value is of the type that the kind says, on which
+// readers rely without looking.
+func fits(o *cluster.Object) error {
+	var ok bool
+	switch o.Kind {
+	case cluster.KindNamespace:
+		_, ok = o.Value.(*corev1.Namespace)
+	case cluster.KindService:
+		_, ok = o.Value.(*corev1.Service)
+	case cluster.KindServiceExport:
+		_, ok = o.Value.(*mcsv1beta1.ServiceExport)
+	case cluster.KindEndpointSlice:
+		var s *cluster.EndpointSlice
+		if s, ok = o.Value.(*cluster.EndpointSlice); ok && strings.Contains(s.Service, sep) {
+			return fmt.Errorf("%s of cluster %q belongs to a Service with an unusable name", o.Ref, o.Cluster)
+		}
+	case cluster.KindSecret:
+		_, ok = o.Value.(*corev1.Secret)
+	case cluster.KindConfigMap:
+		_, ok = o.Value.(*corev1.ConfigMap)
+	case cluster.KindGatewayClass:
+		_, ok = o.Value.(*gatewayv1.GatewayClass)
+	case cluster.KindGateway:
+		_, ok = o.Value.(*gatewayv1.Gateway)
+	case cluster.KindHTTPRoute:
+		_, ok = o.Value.(*gatewayv1.HTTPRoute)
+	case cluster.KindReferenceGrant:
+		_, ok = o.Value.(*gatewayv1beta1.ReferenceGrant)
+	}
+	if !ok {
+		return fmt.Errorf("%s of cluster %q holds a %T", o.Ref, o.Cluster, o.Value)
+	}
+	return nil
+}
+
 func same(a, b *cluster.Object) bool {
-	return a == b || (a.Seniority == b.Seniority && a.Origin == b.Origin && reflect.DeepEqual(a.Value, b.Value))
+	return a == b || (a.Seniority.Revision == b.Seniority.Revision && a.Seniority.Created.Equal(b.Seniority.Created) &&
+		a.Origin == b.Origin && (a.Value == b.Value || reflect.DeepEqual(a.Value, b.Value)))
 }

@@ -48,6 +48,7 @@ type Snapshot struct {
 	objects  *iradix.Tree[*cluster.Object]
 	parents  *iradix.Tree[*cluster.Object] // routes by parentRef
 	slices   *iradix.Tree[*cluster.Object] // EndpointSlices by Service
+	trust    map[string][][]byte           // authorities by trust domain
 }
 
 // sep separates the parts of keys; no name may contain it.
@@ -80,8 +81,11 @@ func KeySlices(namespace, service string, id cluster.ID) Key {
 	return Key("slices" + sep + namespace + sep + service + sep + string(id) + sep)
 }
 
-// KeyClusters is the set of clusters with their Meta and Health.
+// KeyClusters is the set of clusters with their Meta and Liveness.
 const KeyClusters Key = "clusters" + sep
+
+// KeyTrust is what Trust gives.
+const KeyTrust Key = "trust" + sep
 
 // ChangeSet holds the Keys of every set that differs between two Snapshots.
 type ChangeSet map[Key]struct{}
@@ -101,6 +105,10 @@ func (s *Snapshot) Cluster(id cluster.ID) (Cluster, bool) {
 	return Cluster{}, false
 }
 
+// Trust gives the X.509 authorities (DER) of every trust domain that a cluster of
+// the clusterset rightfully speaks for. The caller must not change it.
+func (s *Snapshot) Trust() map[string][][]byte { return s.trust }
+
 // Get finds one cluster's object.
 func (s *Snapshot) Get(id cluster.ID, kind cluster.Kind, namespace, name string) (*cluster.Object, bool) {
 	return s.objects.Get([]byte(string(KeyNamed(kind, namespace, name)) + string(id)))
@@ -112,7 +120,8 @@ func (s *Snapshot) Named(kind cluster.Kind, namespace, name string) []*cluster.O
 }
 
 // InNamespace lists all clusters' objects of a kind in a namespace, sorted by
-// name, then cluster.
+// name, then cluster. EndpointSlices have no KeyNamed and no KeyNamespace in
+// ChangeSets: read them by SlicesOf.
 func (s *Snapshot) InNamespace(kind cluster.Kind, namespace string) []*cluster.Object {
 	return collect(s.objects, string(KeyNamespace(kind, namespace)))
 }
@@ -151,5 +160,5 @@ func primaryKey(o *cluster.Object) string {
 }
 
 func storable(ref cluster.Ref, id cluster.ID) bool {
-	return ref.Name != "" && !strings.Contains(string(ref.Kind)+ref.Namespace+ref.Name+string(id), sep)
+	return ref.Name != "" && id != "" && !strings.Contains(string(ref.Kind)+ref.Namespace+ref.Name+string(id), sep)
 }

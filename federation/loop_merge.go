@@ -1,0 +1,495 @@
+package federation
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/record"
+	"github.com/causeway-mesh/causeway/federation/store"
+)
+
+// merger turns inputs into Snapshots. One goroutine owns it; it does no I/O and
+// has no clock. What it has after a number of inputs depends only on what they
+// say together, not on how they were cut.
+type merger struct {
+	local   cluster.ID // empty in a hub
+	builder *Builder
+
+	records  *iradix.Tree[store.KV] // what the store holds, liveness keys included; immutable, shared with the saver
+	revision int64
+	peers    map[cluster.ID]*peer // every cluster with a record
+
+	localMeta  cluster.Meta
+	localTrust *record.Trust
+	health     map[cluster.ID]Health
+
+	problems problems
+	disputes map[string]struct{} // names of problems with trust bundles
+}
+
+// peer is what the merger knows of a cluster beside its objects.
+type peer struct {
+	meta   *cluster.Meta // nil: no record of it, so no part of the clusterset
+	shown  bool          // its objects are in the Snapshot
+	alive  map[string]struct{}
+	trust  map[string]trustRecord
+	slices map[cluster.Ref][]string // the keys that claim to be this slice
+}
+
+type trustRecord struct {
+	*record.Trust
+	created int64
+}
+
+// merged is what an input led to. Nil means unchanged.
+type merged struct {
+	snapshot *Snapshot
+	changes  ChangeSet
+	records  *storeState
+	leases   map[cluster.ID]bool
+	problems []cluster.Problem
+	news     []cluster.Problem // those that were not there before
+}
+
+// storeState is the store as it was at a revision.
+type storeState struct {
+	records  *iradix.Tree[store.KV]
+	revision int64
+}
+
+func newMerger(local cluster.ID) *merger {
+	return &merger{
+		local: local, builder: NewBuilder(), records: iradix.New[store.KV](),
+		peers: map[cluster.ID]*peer{}, problems: newProblems(local),
+	}
+}
+
+func (m *merger) merge(in input) merged {
+	e := m.builder.Edit()
+	var out merged
+	dirty := m.take(in)
+	m.takeLocal(in, e)
+	m.takeRecords(dirty, e)
+	m.settleClusters(e)
+	m.settleTrust(e)
+	e.RestartRevision(m.revision)
+	if e.Changed() {
+		out.snapshot, out.changes = e.Commit()
+	}
+	if len(dirty) > 0 || in.list != nil {
+		out.records = &storeState{m.records, m.revision}
+		out.leases = m.leases()
+	}
+	out.problems, out.news = m.problems.settle()
+	return out
+}
+
+// take brings records and revision up to date and names the keys that differ.
+func (m *merger) take(in input) map[string]struct{} {
+	dirty := map[string]struct{}{}
+	txn := m.records.Txn()
+	set := func(kv store.KV) {
+		old, ok := txn.Get([]byte(kv.Key))
+		if ok && old.CreateRevision == kv.CreateRevision && old.ModRevision == kv.ModRevision && bytes.Equal(old.Value, kv.Value) {
+			return
+		}
+		txn.Insert([]byte(kv.Key), kv)
+		dirty[kv.Key] = struct{}{}
+	}
+	if in.list != nil {
+		listed := make(map[string]struct{}, len(in.list.records))
+		for _, kv := range in.list.records {
+			listed[kv.Key] = struct{}{}
+			set(kv)
+		}
+		m.records.Root().Walk(func(k []byte, _ store.KV) bool {
+			if _, ok := listed[string(k)]; !ok {
+				txn.Delete(k)
+				dirty[string(k)] = struct{}{}
+			}
+			return false
+		})
+		m.revision = in.list.revision // may go back: then the store was replaced
+	}
+	for key, ev := range in.events {
+		if !ev.Deleted {
+			set(ev.KV)
+		} else if _, ok := txn.Delete([]byte(key)); ok {
+			dirty[key] = struct{}{}
+		}
+	}
+	m.records = txn.Commit()
+	m.revision = max(m.revision, in.revision)
+	return dirty
+}
+
+// takeLocal takes what the source says. Its objects get the rank that the store
+// gave them when they were published.
+func (m *merger) takeLocal(in input, e *Edit) {
+	for ref, o := range in.local {
+		c := Change{Cluster: m.local, Ref: ref}
+		if o != nil {
+			c.Object = ranked(o, m.rank(o))
+		}
+		if err := e.Apply(c); err != nil {
+			m.problems.set(ref.String(), cluster.Problem{Cluster: m.local, Object: ref.String(), Message: err.Error()})
+		} else {
+			m.problems.clear(ref.String())
+		}
+	}
+	if in.meta != nil {
+		m.localMeta = *in.meta
+	}
+	if in.problems != nil {
+		m.problems.source(*in.problems)
+	}
+	if in.trust != nil {
+		m.localTrust = in.trust
+	}
+	if in.healthSet {
+		m.health = in.health
+	}
+}
+
+// rank is the create revision of an object's record, 0 if there is none, or if
+// the kind has no rank.
+func (m *merger) rank(o *cluster.Object) int64 {
+	if o.Kind == cluster.KindEndpointSlice {
+		return 0
+	}
+	key, err := record.ObjectKey(o)
+	if err != nil {
+		return 0
+	}
+	kv, _ := m.records.Get([]byte(key))
+	return kv.CreateRevision
+}
+
+func ranked(o *cluster.Object, revision int64) *cluster.Object {
+	if o.Seniority.Revision == revision {
+		return o
+	}
+	c := *o
+	c.Seniority.Revision = revision
+	return &c
+}
+
+// takeRecords takes the records that differ.
+func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
+	objects := map[cluster.ID]map[string]store.Key{}
+	for key := range dirty {
+		m.problems.clear(key)
+		kv, exists := m.records.Get([]byte(key))
+		k, err := store.ParseKey(key)
+		if err != nil || k.Cluster == "" {
+			m.unusable(kv, exists)
+			continue
+		}
+		id := cluster.ID(k.Cluster)
+		p := m.peers[id]
+		if p == nil {
+			p = &peer{alive: map[string]struct{}{}, trust: map[string]trustRecord{}, slices: map[cluster.Ref][]string{}}
+			m.peers[id] = p
+		}
+		switch k.Section {
+		case store.SectionAlive:
+			delete(p.alive, key)
+			if exists && kv.Leased { // one that stays for ever says nothing
+				p.alive[key] = struct{}{}
+			}
+		case store.SectionMeta:
+			m.takeMeta(p, k, kv, exists)
+		case store.SectionTrust:
+			delete(p.trust, key)
+			if exists {
+				if c, err := record.Decode(kv); err != nil {
+					m.problems.failed(key, err)
+				} else {
+					p.trust[key] = trustRecord{c.Trust, kv.CreateRevision}
+				}
+			}
+		default:
+			if objects[id] == nil {
+				objects[id] = map[string]store.Key{}
+			}
+			objects[id][key] = k
+		}
+	}
+	for id, p := range m.peers {
+		if id == m.local {
+			m.rerank(objects[id], e)
+			continue
+		}
+		m.takeObjects(id, p, objects[id], e)
+	}
+}
+
+// unusable notes a record whose key alone is wrong.
+func (m *merger) unusable(kv store.KV, exists bool) {
+	if _, err := record.Decode(kv); exists && err != nil {
+		m.problems.failed(kv.Key, err)
+	}
+}
+
+// takeMeta reads a cluster's Meta. One that can't be read counts as empty, in
+// every process alike: the cluster's routes and exports stay in use.
+func (m *merger) takeMeta(p *peer, k store.Key, kv store.KV, exists bool) {
+	if _, err := record.Refs(k); err != nil {
+		m.unusable(kv, exists)
+		return
+	}
+	p.meta = nil
+	if !exists {
+		return
+	}
+	p.meta = &cluster.Meta{}
+	if c, err := record.Decode(kv); err != nil {
+		m.problems.failed(kv.Key, err)
+	} else {
+		p.meta = c.Meta
+	}
+}
+
+// rerank gives the local objects behind these keys the rank of their records.
+func (m *merger) rerank(keys map[string]store.Key, e *Edit) {
+	for _, k := range keys {
+		refs, err := record.Refs(k)
+		if err != nil {
+			continue
+		}
+		for _, ref := range refs {
+			if o, ok := e.Get(m.local, ref); ok {
+				// An object that is there can be put back.
+				_ = e.Apply(Change{Cluster: m.local, Ref: ref, Object: ranked(o, m.rank(o))})
+			}
+		}
+	}
+}
+
+// takeObjects brings the objects behind these keys up to date, or all of the
+// cluster's when it joins or leaves.
+func (m *merger) takeObjects(id cluster.ID, p *peer, keys map[string]store.Key, e *Edit) {
+	if shown := p.meta != nil; shown != p.shown {
+		p.shown = shown
+		keys = m.allObjects(id, keys)
+	}
+	slices := map[cluster.Ref]struct{}{}
+	for key, k := range keys {
+		m.problems.clear(key)
+		kv, exists := m.records.Get([]byte(key))
+		refs, err := record.Refs(k)
+		if err != nil {
+			m.unusable(kv, exists)
+			continue
+		}
+		if k.Section == store.SectionEndpoints {
+			p.claim(refs[0], key, exists)
+			slices[refs[0]] = struct{}{}
+			continue
+		}
+		var objects []*cluster.Object
+		if exists && p.shown {
+			objects = m.decode(kv)
+		}
+		m.apply(id, refs, objects, e)
+	}
+	for ref := range slices {
+		m.apply(id, []cluster.Ref{ref}, m.slice(p, ref), e)
+	}
+}
+
+func (m *merger) allObjects(id cluster.ID, keys map[string]store.Key) map[string]store.Key {
+	if keys == nil {
+		keys = map[string]store.Key{}
+	}
+	prefix, err := store.ClusterPrefix(string(id))
+	if err != nil {
+		return keys
+	}
+	m.records.Root().WalkPrefix([]byte(prefix), func(key []byte, _ store.KV) bool {
+		if k, err := store.ParseKey(string(key)); err == nil && k.Section != store.SectionAlive && k.Section != store.SectionMeta && k.Section != store.SectionTrust {
+			keys[string(key)] = k
+		}
+		return false
+	})
+	return keys
+}
+
+func (m *merger) decode(kv store.KV) []*cluster.Object {
+	c, err := record.Decode(kv)
+	if err != nil {
+		m.problems.failed(kv.Key, err)
+		return nil
+	}
+	return c.Objects
+}
+
+func (m *merger) apply(id cluster.ID, refs []cluster.Ref, objects []*cluster.Object, e *Edit) {
+	for i, ref := range refs {
+		c := Change{Cluster: id, Ref: ref}
+		if i < len(objects) {
+			c.Object = objects[i]
+		}
+		if err := e.Apply(c); err != nil { // a bug: record made what the Builder refuses
+			m.problems.set(ref.String()+sep+string(id), cluster.Problem{Cluster: id, Object: ref.String(), Message: err.Error()})
+		}
+	}
+}
+
+// claim notes which keys stand for a slice. A slice that moves from one Service
+// to another has two keys for a moment.
+func (p *peer) claim(ref cluster.Ref, key string, exists bool) {
+	claims := p.slices[ref]
+	i, had := slices.BinarySearch(claims, key)
+	switch {
+	case exists && !had:
+		claims = slices.Insert(claims, i, key)
+	case !exists && had:
+		claims = slices.Delete(claims, i, i+1)
+	}
+	if len(claims) == 0 {
+		delete(p.slices, ref)
+		return
+	}
+	p.slices[ref] = claims
+}
+
+// slice gives the newest of the records that claim to be the slice.
+func (m *merger) slice(p *peer, ref cluster.Ref) (objects []*cluster.Object) {
+	if !p.shown {
+		return nil
+	}
+	newest := store.KV{}
+	for _, key := range p.slices[ref] {
+		if kv, ok := m.records.Get([]byte(key)); ok && kv.CreateRevision >= newest.CreateRevision {
+			newest = kv
+		}
+	}
+	for _, key := range p.slices[ref] {
+		m.problems.clear(key)
+		if key != newest.Key {
+			m.problems.failed(key, &record.Error{Cluster: objectCluster(key), Key: key, Object: ref.String(),
+				Err: fmt.Errorf("the same slice was published later as %s, which is used", newest.Key)})
+		}
+	}
+	if newest.Key == "" {
+		return nil
+	}
+	return m.decode(newest)
+}
+
+func objectCluster(key string) cluster.ID {
+	k, _ := store.ParseKey(key)
+	return cluster.ID(k.Cluster)
+}
+
+// settleClusters brings Meta and Health of all clusters up to date.
+func (m *merger) settleClusters(e *Edit) {
+	if m.local != "" {
+		e.SetCluster(Cluster{ID: m.local, Meta: m.localMeta, Health: Health{Liveness: Alive, Reason: "this cluster"}})
+	}
+	for id, p := range m.peers {
+		if id == m.local {
+			continue
+		}
+		if !p.shown {
+			e.RemoveCluster(id)
+			if len(p.alive)+len(p.trust)+len(p.slices) == 0 {
+				delete(m.peers, id) // comes back with its next record
+			}
+			continue
+		}
+		e.SetCluster(Cluster{ID: id, Meta: *p.meta, Health: m.healthOf(id, p)})
+	}
+}
+
+func (m *merger) healthOf(id cluster.ID, p *peer) Health {
+	if h, ok := m.health[id]; ok {
+		return h
+	}
+	if len(p.alive) > 0 {
+		return Health{Liveness: Alive, Reason: "an agent of the cluster holds its lease"}
+	}
+	return Health{Liveness: Suspect, Reason: "no agent of the cluster holds its lease"}
+}
+
+// settleTrust gives each trust domain to one cluster that claims it in its Meta:
+// the local one, else the one whose bundle is the oldest in the store.
+func (m *merger) settleTrust(e *Edit) {
+	type claim struct {
+		id      cluster.ID
+		key     string
+		bundle  *record.Trust
+		created int64
+	}
+	var claims []claim
+	disputes := map[string]struct{}{}
+	dispute := func(id cluster.ID, key, why string) {
+		name := "trust" + sep + key
+		disputes[name] = struct{}{}
+		m.problems.set(name, cluster.Problem{Cluster: id, Where: key, Message: "trust bundle is left out: " + why})
+	}
+	for id, p := range m.peers {
+		meta, mine := p.meta, id == m.local
+		if mine {
+			meta = &m.localMeta
+		}
+		if meta == nil || mine && m.localTrust != nil {
+			continue
+		}
+		for key, t := range p.trust {
+			if t.TrustDomain == meta.TrustDomain {
+				claims = append(claims, claim{id, key, t.Trust, t.created})
+				continue
+			}
+			dispute(id, key, fmt.Sprintf("the cluster's Meta names the trust domain %q, and it may speak for no other", meta.TrustDomain))
+		}
+	}
+	if m.local != "" && m.localTrust != nil && m.localTrust.TrustDomain == m.localMeta.TrustDomain {
+		claims = append(claims, claim{id: m.local, bundle: m.localTrust})
+	}
+	slices.SortFunc(claims, func(a, b claim) int {
+		if (a.id == m.local) != (b.id == m.local) {
+			if a.id == m.local {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.id, b.id))
+	})
+	owner, trust := map[string]cluster.ID{}, map[string][][]byte{}
+	for _, c := range claims {
+		td := c.bundle.TrustDomain
+		if by, taken := owner[td]; taken {
+			dispute(c.id, c.key, fmt.Sprintf("the trust domain %q is that of cluster %q, which had it before", td, by))
+			continue
+		}
+		owner[td], trust[td] = c.id, c.bundle.Authorities
+	}
+	for name := range m.disputes {
+		if _, still := disputes[name]; !still {
+			m.problems.clear(name)
+		}
+	}
+	m.disputes = disputes
+	e.SetTrust(trust)
+}
+
+// leases tells of each cluster of the clusterset whether an agent holds a lease.
+func (m *merger) leases() map[cluster.ID]bool {
+	out := map[cluster.ID]bool{}
+	for id, p := range m.peers {
+		if p.shown || id == m.local {
+			out[id] = len(p.alive) > 0
+		}
+	}
+	if _, ok := out[m.local]; !ok && m.local != "" {
+		out[m.local] = false
+	}
+	return out
+}

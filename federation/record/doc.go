@@ -1,0 +1,31 @@
+// Package record is the codec between what a cluster exports (objects, Meta,
+// trust bundles) and the keys and values of the global store.
+//
+// # What crosses
+//
+// A Service crosses together with its ServiceExport, as one record, and only
+// while both exist and the Service is none that KEP-1645 forbids to export (type
+// ExternalName). An export without a Service says nothing to other clusters and
+// stays at home, where its status tells. EndpointSlices cross if their Service
+// does. HTTPRoutes, Gateways and ReferenceGrants all cross, since the query API
+// shows the state of the whole clusterset. Namespaces cross with name and labels
+// where a published route or Gateway lives in them. Secrets, ConfigMaps and
+// GatewayClasses never cross: no function here takes them. Objects cross without
+// status, managedFields, owners and last-applied annotation, Services without
+// selector, addresses and node ports too.
+//
+// # What is guaranteed
+//
+//   - Equal input gives equal bytes, in every process.
+//   - What Encode makes, Decode takes: both apply the same checks, so that an
+//     object that others would refuse is reported where it was written.
+//   - Decode is for hostile input. The cluster comes from the key alone; a value
+//     that claims another name than its key is refused; sizes, counts, strings,
+//     ports and enumerations are checked so far that nothing which the types of
+//     cluster allow, but an API server would refuse, reaches the resolver. Whether
+//     a cluster may export what it does is the policy's question, not asked here.
+//   - Objects come with the key's create revision as seniority, save EndpointSlices,
+//     which have no rank: a rank would make each of them change twice.
+//
+// Package federation/publish encodes, package federation decodes.
+package record
