@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/causeway-mesh/causeway/cmd/causeway/client"
 )
 
 // stories are told in order; each leaves the manifests as the next expects them.
@@ -451,7 +453,7 @@ func storeDown(d *demo) error {
 }
 
 func grpcurl(d *demo) error {
-	context, err := readContext(d.state)
+	context, err := client.ReadContext(d.state)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/pem"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/server"
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+// pipeline turns each Snapshot into what the proxies get: resolve, translate,
+// serve. One lock keeps its steps in order; what it publishes is immutable.
+type pipeline struct {
+	local     cluster.ID
+	bindings  translate.Bindings
+	options   translate.Options
+	server    *server.Server
+	log       *slog.Logger
+	metrics   *metrics
+	onProxies func([]translate.Proxy) // told, under the lock, when the set changes
+	onChange  func()
+	bundleSet *identity.BundleSet // kept as the Snapshot has it, for the agent's own TLS
+
+	view atomic.Pointer[View]
+
+	mu      sync.Mutex
+	cache   *translate.Cache
+	bundles translate.Bundles
+	proxies map[string]*proxy // by id
+	wanted  []translate.Proxy
+}
+
+// proxy is one Envoy that is served.
+type proxy struct {
+	translate.Proxy
+	identity *translate.Identity // nil until it is issued
+	state    *translate.State
+}
+
+// View is what the agent has published last. Immutable.
+type View struct {
+	Result *resolve.Result
+	At     time.Time
+}
+
+// snapshot takes the next Snapshot through all stages. The Loop calls it.
+func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) {
+	start := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var (
+		res   *resolve.Result
+		delta resolve.Delta
+	)
+	if old := p.view.Load(); old != nil {
+		res, delta = old.Result.Update(snap, changed)
+	} else {
+		res = resolve.Resolve(p.local, snap)
+	}
+	p.metrics.resolve.Observe(time.Since(start).Seconds())
+	if changed.Has(federation.KeyTrust) || p.bundles == nil {
+		p.trust(snap)
+	}
+	for _, x := range p.proxies {
+		p.translate(x, res, delta, start)
+	}
+	p.view.Store(&View{Result: res, At: start})
+	p.want(res)
+	p.onChange()
+	p.metrics.push.Observe(time.Since(start).Seconds())
+}
+
+// translate brings one proxy's resources up to date and hands them to the server.
+func (p *pipeline) translate(x *proxy, res *resolve.Result, delta resolve.Delta, at time.Time) {
+	if x.identity == nil {
+		return // no Envoy can be connected yet
+	}
+	in := translate.Input{Proxy: x.Proxy, Result: res, Bindings: p.bindings, Identity: *x.identity, Bundles: p.bundles, Options: p.options, Cache: p.cache}
+	stamp := server.Stamp{Revision: res.Snapshot.Revision, At: at}
+	var changes translate.Changes
+	if x.state == nil {
+		x.state = translate.Build(in)
+	} else {
+		x.state, changes = x.state.Update(in, delta)
+	}
+	p.server.Set(x.ID(), x.state.Resources(), changes, stamp)
+}
+
+// want works out which proxies the cluster needs, and tells if that changed.
+func (p *pipeline) want(res *resolve.Result) {
+	var list []translate.Proxy
+	list = append(list, translate.Proxy{Cluster: p.local, Role: translate.RoleCrossing, Namespace: SystemNamespace, Name: "crossing"})
+	for _, o := range res.Snapshot.OfKind(cluster.KindNamespace) {
+		if o.Cluster == p.local {
+			list = append(list, translate.Proxy{Cluster: p.local, Role: translate.RoleSidecar, Namespace: o.Name, Name: "sidecar"})
+		}
+	}
+	res.Gateways.Root().Walk(func(_ []byte, g *resolve.Gateway) bool {
+		list = append(list, translate.Proxy{Cluster: p.local, Role: translate.RoleGateway, Namespace: g.Namespace, Name: g.Name})
+		return false
+	})
+	slices.SortFunc(list, func(a, b translate.Proxy) int { return cmp.Compare(a.ID(), b.ID()) })
+	if slices.Equal(list, p.wanted) {
+		return
+	}
+	p.wanted = list
+	p.onProxies(list)
+}
+
+// identify gives a proxy its identity, and its first or renewed resources with it.
+func (p *pipeline) identify(t translate.Proxy, id translate.Identity) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x, ok := p.proxies[t.ID()]
+	if !ok {
+		x = &proxy{Proxy: t}
+		p.proxies[t.ID()] = x
+	}
+	x.identity = &id
+	if v := p.view.Load(); v != nil {
+		p.translate(x, v.Result, resolve.Delta{}, time.Now())
+	}
+}
+
+// drop forgets a proxy.
+func (p *pipeline) drop(t translate.Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.proxies, t.ID())
+	p.server.Remove(t.ID())
+}
+
+// trust takes over the trust bundles of a Snapshot. A bundle that is none is left
+// out: its cluster can't be reached, the others can.
+func (p *pipeline) trust(snap *federation.Snapshot) {
+	var list []*x509bundle.Bundle
+	pems := translate.Bundles{}
+	for name, roots := range snap.Trust() {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			p.log.Warn("trust domain of another cluster is unusable", "trustDomain", name, "error", err)
+			continue
+		}
+		var certs []byte
+		for _, der := range roots {
+			certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		b, err := identity.ParseBundle(td, certs)
+		if err != nil {
+			p.log.Warn("trust bundle of another cluster is unusable", "trustDomain", name, "error", err)
+			continue
+		}
+		list = append(list, b)
+		pems[name] = certs
+	}
+	p.bundleSet.Replace(list)
+	p.bundles = pems
+}

@@ -1,0 +1,118 @@
+package up
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/causeway-mesh/causeway/cluster/provision/loopback"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+// bindings gives every proxy addresses of its own on loopback: each frontend
+// that a sidecar offers gets one, as it has a ClusterIP in a real cluster, and
+// each gateway one. Ports that may not be bound, or that somebody else holds,
+// are moved. What was bound stays bound for the life of the process, so
+// translation gets the same answer each time. It implements translate.Bindings
+// and may be used from any goroutine.
+type bindings struct {
+	pool *loopback.Pool
+	low  uint16 // first port that may be bound
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	bound map[bindKey]netip.AddrPort
+	used  map[netip.AddrPort]bool
+}
+
+type bindKey struct {
+	proxy string
+	key   resolve.FrontendKey
+	port  int32
+}
+
+func newBindings(pool *loopback.Pool, low uint16, log *slog.Logger) *bindings {
+	return &bindings{pool: pool, low: low, log: log, bound: map[bindKey]netip.AddrPort{}, used: map[netip.AddrPort]bool{}}
+}
+
+// Frontend implements translate.Bindings.
+func (b *bindings) Frontend(p translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
+	return b.bind(bindKey{p.ID(), key, port}, p.ID()+" "+key.String())
+}
+
+// Gateway implements translate.Bindings.
+func (b *bindings) Gateway(p translate.Proxy, port int32) (netip.AddrPort, bool) {
+	return b.bind(bindKey{proxy: p.ID(), port: port}, p.ID())
+}
+
+// crossingPort is the one port that all crossing gateways listen on, as a
+// Service of type LoadBalancer would give them.
+const crossingPort = 15443
+
+// Crossing implements translate.Bindings.
+func (b *bindings) Crossing(p translate.Proxy) (netip.AddrPort, bool) {
+	return b.bind(bindKey{proxy: p.ID(), port: crossingPort}, p.ID())
+}
+
+func (b *bindings) bind(k bindKey, owner string) (netip.AddrPort, bool) {
+	if k.port < 1 || k.port > 65535 {
+		return netip.AddrPort{}, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a, ok := b.bound[k]; ok {
+		return a, true
+	}
+	addr, err := b.pool.Addr(owner)
+	if err != nil {
+		b.log.Error("no address for a listener", "owner", owner, "port", k.port, "error", err)
+		return netip.AddrPort{}, false
+	}
+	port, ok := b.place(addr, uint16(k.port))
+	if !ok {
+		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", owner, "port", k.port, "address", addr)
+		return netip.AddrPort{}, false
+	}
+	if port != uint16(k.port) {
+		b.log.Info("listener port moved", "owner", owner, "port", k.port, "to", port)
+	}
+	at := netip.AddrPortFrom(addr, port)
+	b.bound[k], b.used[at] = at, true
+	return at, true
+}
+
+// place finds the port to bind: the wanted one, or the next that is 10000 higher
+// if the wanted one may not be bound or is taken.
+func (b *bindings) place(addr netip.Addr, want uint16) (uint16, bool) {
+	port := int(want)
+	if want < b.low {
+		port = int(loopback.MovedPort(want))
+	}
+	for ; port <= 65535; port += 10000 {
+		at := netip.AddrPortFrom(addr, uint16(port))
+		if !b.used[at] && bindable(at) {
+			return uint16(port), true
+		}
+	}
+	return 0, false
+}
+
+// bindable reports whether nobody listens there, on the address itself or on all.
+func bindable(at netip.AddrPort) bool {
+	l, err := net.Listen("tcp4", at.String())
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	return true
+}
+
+// String helps in logs.
+func (b *bindings) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Sprintf("%d bound addresses", len(b.bound))
+}

@@ -1,0 +1,292 @@
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
+	"github.com/causeway-mesh/causeway/api/query"
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/gossip"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/federation/store"
+	"github.com/causeway-mesh/causeway/federation/store/etcd"
+	"github.com/causeway-mesh/causeway/xds/server"
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+// hub follows the store as any hub does and answers questions: about the whole
+// set from its own view, and about each cluster from that cluster's agent, which
+// runs in the same process.
+type hub struct {
+	s      *supervisor
+	store  *etcd.Store
+	loop   *federation.Loop
+	gossip *gossip.Gossip
+	svid   *identity.Rotator
+	person *identity.Rotator
+	query  *query.Server
+	result atomic.Pointer[resolve.Result] // of the whole set, as no cluster sees it
+}
+
+func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error) {
+	h := &hub{s: s}
+	reg := s.metrics.part("hub")
+	log := s.log.With("part", "hub")
+	var err error
+	if h.store, err = s.storeClient(ctx, g, "hub", etcd.HubUser, reg); err != nil {
+		return nil, err
+	}
+	if h.loop, err = federation.NewLoop(federation.LoopConfig{
+		Store: h.store, Logger: log, Registerer: reg,
+		OnSnapshot: h.snapshot,
+	}); err != nil {
+		return nil, err
+	}
+	if h.gossip, err = gossip.New(gossip.Config{
+		Role: gossip.RoleHub, Replica: "0", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Key: s.key, Join: s.peerList,
+		Timing: gossip.Local(), Logger: log, Registerer: reg,
+	}); err != nil {
+		return nil, err
+	}
+	if h.svid, err = s.trust.hub(); err != nil {
+		return nil, err
+	}
+	if h.person, err = s.trust.person(); err != nil {
+		return nil, err
+	}
+	h.query, err = query.New(query.Config{
+		Views: h.views, Changed: s.waiting, Proxies: h.proxies, Problems: h.problems, Bindings: h.bindings,
+		Barrier: h.barrier, History: h, SVID: h.svid, Bundles: s.trust.domain, Authorize: query.AuthorizeMembers(s.o.clusterset),
+		Logger: log, Registerer: reg,
+	})
+	return h, err
+}
+
+// serve runs the hub until ctx ends.
+func (h *hub) serve(ctx context.Context) error {
+	defer h.store.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.svid.Run(ctx) })
+	g.Go(func() error { return h.person.Run(ctx) })
+	g.Go(func() error { return h.loop.Run(ctx) })
+	g.Go(func() error { return h.gossip.Run(ctx) })
+	g.Go(func() error {
+		if addr, err := h.gossip.Addr(ctx); err == nil {
+			h.s.addPeer(addr.String())
+		}
+		return nil
+	})
+	g.Go(func() error {
+		return agent.JudgeLoop(ctx, "", h.loop, h.gossip, func(map[cluster.ID]gossip.Verdict) { h.s.notify() })
+	})
+	g.Go(func() error {
+		if _, err := h.svid.Wait(ctx); err != nil {
+			return nil
+		}
+		return h.serveQuery(ctx)
+	})
+	g.Go(func() error { return h.serveMetrics(ctx) })
+	return ignoreCanceled(g.Wait())
+}
+
+// serveQuery serves the query API, and the faults of the trial beside it.
+func (h *hub) serveQuery(ctx context.Context) error {
+	g := grpc.NewServer(append(h.query.Options(),
+		grpc.Creds(credentials.NewTLS(identity.ServerConfig(h.svid, h.s.trust.domain, h.people))))...)
+	h.query.Register(g)
+	causewayv1.RegisterTrialServer(g, h.s.trial)
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	if err := g.Serve(h.s.api); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve the query API: %w", err)
+	}
+	return nil
+}
+
+// people admits the person who started `causeway up`, who may see and break
+// everything. Nobody else has business with its API.
+func (h *hub) people(peer identity.Identity) error {
+	if peer.Kind != identity.KindUser || peer.TrustDomain != h.s.trust.domain.TrustDomain() {
+		return fmt.Errorf("%s is not a person: use the client certificate that `causeway up` wrote", peer)
+	}
+	return nil
+}
+
+// serveMetrics serves Prometheus' metrics over mTLS.
+func (h *hub) serveMetrics(ctx context.Context) error {
+	if h.s.o.metrics == "" {
+		return nil
+	}
+	if _, err := h.svid.Wait(ctx); err != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", h.s.o.metrics)
+	if err != nil {
+		return fmt.Errorf("listen for metrics: %w; choose another address with --metrics", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(h.s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	srv := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		TLSConfig: identity.ServerConfig(h.svid, h.s.trust.domain, h.people),
+	}
+	at := l.Addr().String()
+	h.s.metricsAddr.Store(&at)
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.ServeTLS(l, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+// snapshot keeps the hub's own view.
+func (h *hub) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) {
+	if old := h.result.Load(); old != nil {
+		next, _ := old.Update(snap, changed)
+		h.result.Store(next)
+	} else {
+		h.result.Store(resolve.Resolve("", snap))
+	}
+	h.s.notify()
+}
+
+// confirmed is when the store last said that a Loop has all of it.
+func confirmed(l *federation.Loop) time.Time {
+	if s := l.State(); !s.Connected {
+		return s.LastHeard
+	}
+	return time.Now()
+}
+
+// views implements query.Config.Views.
+func (h *hub) views() []query.View {
+	var out []query.View
+	if r := h.result.Load(); r != nil {
+		out = append(out, query.View{Result: r, Confirmed: confirmed(h.loop)})
+	}
+	for _, m := range h.s.list() {
+		v := query.View{Cluster: m.id}
+		if a := m.current(); a != nil {
+			v.Result, v.Confirmed = a.Result(), confirmed(a.Loop())
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// proxies implements query.Config.Proxies: what the agents serve, and what is
+// expected but has never connected.
+func (h *hub) proxies() []query.Proxy {
+	var out []query.Proxy
+	for _, m := range h.s.list() {
+		status := map[string]server.ProxyStatus{}
+		if a := m.current(); a != nil {
+			for _, p := range a.XDS().Proxies() {
+				if old, ok := status[p.Proxy]; !ok || p.Connected && !old.Connected {
+					status[p.Proxy] = p
+				}
+			}
+		}
+		for _, p := range m.proxies() {
+			out = append(out, shown(p, status[p.ID()]))
+		}
+	}
+	return out
+}
+
+// shown maps the server's status of a proxy to the query API's.
+func shown(p translate.Proxy, st server.ProxyStatus) query.Proxy {
+	out := query.Proxy{Proxy: p, Connected: st.Connected, Since: st.Since, Revision: st.Revision}
+	if st.Connected && !st.InSync() {
+		out.PendingSince = st.PendingSince
+	}
+	for _, t := range st.Types {
+		q := query.ProxyType{TypeURL: t.TypeURL, Wanted: t.Wanted, Sent: t.Sent, Acked: t.Acked, Resources: t.Resources, Pending: t.Pending}
+		var n *query.Nack
+		for _, r := range st.Rejected {
+			if r.TypeURL != t.TypeURL {
+				continue
+			}
+			if n == nil {
+				n = &query.Nack{Message: r.Message, Version: r.Version, Time: r.At}
+			}
+			n.Subjects = append(n.Subjects, r.Subject)
+			n.Resources = append(n.Resources, r.Name)
+		}
+		q.Nack = n
+		out.Types = append(out.Types, q)
+	}
+	return out
+}
+
+// problems implements query.Config.Problems: what is wrong with the folders, with
+// what was published, and with what others published.
+func (h *hub) problems() []cluster.Problem {
+	var out []cluster.Problem
+	for _, m := range h.s.list() {
+		if a := m.current(); a != nil {
+			out = append(out, a.Problems()...)
+		}
+	}
+	return append(out, h.loop.Problems()...)
+}
+
+// bindings implements query.Config.Bindings.
+func (h *hub) bindings(p translate.Proxy) query.Bindings {
+	for _, m := range h.s.list() {
+		if m.id == p.Cluster {
+			return m.bindings
+		}
+	}
+	return nil
+}
+
+// barrier implements query.Config.Barrier.
+func (h *hub) barrier(ctx context.Context) (int64, error) {
+	if err := h.s.folders(ctx); err != nil {
+		return 0, err
+	}
+	var newest int64
+	members := h.s.list()
+	for _, m := range members {
+		rev, err := m.barrier(ctx)
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, rev)
+	}
+	for _, m := range members {
+		if a := m.current(); a != nil {
+			if err := a.Await(ctx, newest); err != nil {
+				return 0, fmt.Errorf("cluster %s: wait for store revision %d: %w", m.id, newest, err)
+			}
+		}
+	}
+	return newest, h.loop.Await(ctx, newest)
+}
+
+// At implements query.History: it resolves what the store held at a revision.
+func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View, error) {
+	kvs, rev, err := h.store.List(ctx, store.ClustersPrefix, revision)
+	if err != nil {
+		return query.View{}, err
+	}
+	snap, _ := federation.Restore(rev, kvs)
+	return query.View{Cluster: id, Result: resolve.Resolve(id, snap), Confirmed: time.Now()}, nil
+}
