@@ -32,7 +32,8 @@
 //     A match that can't be compiled (a malformed regular expression) is left out.
 //   - Weights of an export (causeway.dev/weight): as soon as one exporter has
 //     one, the exporters without count 1. Weight 0 takes a cluster out of
-//     everybody's choice while anything else has endpoints.
+//     everybody's choice, its own clients' too, while another has an endpoint
+//     that is ready.
 //   - A Service backend of another cluster's route is that cluster's share, and
 //     its chain goes through the producer routes of that cluster's Service
 //     frontend, as it does in the route's home.

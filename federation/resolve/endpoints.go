@@ -160,31 +160,22 @@ func (r *reader) endpoints(x *share, s *corev1.Service, key BackendKey, protocol
 	}
 }
 
-// The tiers before those without endpoints are closed up.
+// The tiers, before those without endpoints are closed up.
 const (
 	tierLocal = iota
 	tierRegion
 	tierRest
 	tierSuspect
-	tierLast // what is used only because nothing else is left
+	tierParked // causeway.dev/weight: 0
+	tierDead
+	tierCount
 )
 
 // group ranks the clusters' shares, closes up the priorities and sets weights.
 func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
-	// Terminating endpoints take new requests only where no other can.
-	ready := 0
-	for i := range shares {
-		ready += len(shares[i].ready)
-	}
-	if ready == 0 {
-		for i := range shares {
-			shares[i].ready, shares[i].leaving = shares[i].leaving, nil
-		}
-	}
-	tiers := r.tiers(shares, even)
 	var out []EndpointGroup
 	priority := uint32(0)
-	for _, tier := range tiers {
+	for _, tier := range r.tiers(shares, even) {
 		if len(tier) == 0 {
 			continue
 		}
@@ -209,25 +200,21 @@ func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
 	return out
 }
 
-func (r *reader) tiers(shares []share, even bool) [tierLast + 1][]*share {
-	var tiers [tierLast + 1][]*share
+// tiers sorts shares with endpoints into tiers. What was withdrawn (parked or
+// dead clusters, terminating endpoints) comes back, below the rest, as soon as
+// the rest has no endpoint that is ready: no failure ever leaves an empty set.
+func (r *reader) tiers(shares []share, even bool) [tierCount][]*share {
+	var tiers [tierCount][]*share
 	mine, _ := r.cluster(r.local)
-	var parked, dead []*share
-	any := false
 	for i := range shares {
 		s := &shares[i]
-		if s.empty() {
-			continue
-		}
 		own := s.cluster.ID == r.local
 		t := tierRest
 		switch {
 		case !own && s.cluster.Health.Liveness == federation.Dead:
-			dead = append(dead, s)
-			continue
+			t = tierDead
 		case s.weight == 0:
-			parked = append(parked, s)
-			continue
+			t = tierParked
 		case !own && s.cluster.Health.Liveness == federation.Suspect:
 			t = tierSuspect
 		case own || even:
@@ -235,21 +222,38 @@ func (r *reader) tiers(shares []share, even bool) [tierLast + 1][]*share {
 		case mine.Meta.Region != "" && mine.Meta.Region == s.cluster.Meta.Region:
 			t = tierRegion
 		}
+		s.weight = max(s.weight, 1)
 		tiers[t] = append(tiers[t], s)
-		any = true
 	}
-	// No failure ever leaves an empty set: what was withdrawn comes back when
-	// nothing else is there.
-	if !any {
-		if len(parked) == 0 {
-			parked = dead
-		}
-		for _, s := range parked {
-			s.weight = max(s.weight, 1)
-		}
-		tiers[tierLast] = parked
+	usable := rally(tiers[tierLocal:tierParked])
+	if usable {
+		tiers[tierParked] = nil
+	} else {
+		usable = rally(tiers[tierParked:tierDead])
+	}
+	if usable {
+		tiers[tierDead] = nil
+	} else {
+		rally(tiers[tierDead:])
+	}
+	for t := range tiers {
+		tiers[t] = slices.DeleteFunc(tiers[t], (*share).empty)
 	}
 	return tiers
+}
+
+// rally tells whether any of the shares can take requests; if none has a ready
+// endpoint, those that are leaving count as ready.
+func rally(tiers [][]*share) bool {
+	all := slices.Concat(tiers...)
+	isReady := func(s *share) bool { return len(s.ready) > 0 }
+	if slices.ContainsFunc(all, isReady) {
+		return true
+	}
+	for _, s := range all {
+		s.ready, s.leaving = s.leaving, nil
+	}
+	return slices.ContainsFunc(all, isReady)
 }
 
 // weigh gives each cluster of a tier its weight: by explicit weights, or by the

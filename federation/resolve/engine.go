@@ -3,7 +3,6 @@ package resolve
 import (
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -21,6 +20,9 @@ type unit struct {
 	name      string
 	cluster   cluster.ID // frontends of another cluster
 	backend   BackendKey
+	// part names a piece of the unit's work that is remembered by itself
+	// (reader.sub), empty for the unit as a whole.
+	part string
 }
 
 type unitClass byte
@@ -39,7 +41,7 @@ func (u unit) id() string {
 	if u.class == unitBackend {
 		return string(u.class) + u.backend.String()
 	}
-	return strings.Join([]string{string(u.class), string(u.kind), u.namespace, u.name, string(u.cluster)}, "/")
+	return strings.Join([]string{string(u.class), string(u.kind), u.namespace, u.name, string(u.cluster), u.part}, "/")
 }
 
 // needed tells whether the unit lives only as long as others need it.
@@ -57,7 +59,7 @@ type output struct {
 	imp      *Import
 	backend  *Backend
 	reports  []*ObjectReport
-	needs    []unit
+	needs    needs
 }
 
 // compute is the whole of what a unit does: a function of its reader.
@@ -81,16 +83,24 @@ func (u unit) compute(r *reader) output {
 type known struct {
 	unit    unit
 	keys    []federation.Key
-	needs   []unit
+	needs   needs
 	reports []string
+	parts   []string // ids, sorted
+}
+
+// partial is a remembered piece of a unit's work.
+type partial struct {
+	keys  []federation.Key
+	value any
 }
 
 // memo lets Update find what a change touches. Its trees are persistent: an old
 // Result keeps its own.
 type memo struct {
-	units   *iradix.Tree[*known] // by id
-	readers *iradix.Tree[unit]   // by Key + separator + id
-	refs    *iradix.Tree[int]    // how many units need a unit, by id
+	units   *iradix.Tree[*known]   // by id
+	parts   *iradix.Tree[*partial] // by id
+	readers *iradix.Tree[unit]     // by Key + separator + id of the unit or part
+	refs    *iradix.Tree[int]      // how many units need a unit, by id
 }
 
 // readerSep ends a Key in memo.readers. No name contains it, so that the readers
@@ -102,7 +112,7 @@ func Resolve(local cluster.ID, snap *federation.Snapshot) *Result {
 	empty := &Result{Local: local,
 		Frontends: iradix.New[*Frontend](), Remotes: iradix.New[*Frontend](), Gateways: iradix.New[*Gateway](), Imports: iradix.New[*Import](),
 		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](),
-		memo: &memo{units: iradix.New[*known](), readers: iradix.New[unit](), refs: iradix.New[int]()},
+		memo: &memo{units: iradix.New[*known](), parts: iradix.New[*partial](), readers: iradix.New[unit](), refs: iradix.New[int]()},
 	}
 	var seeds []unit
 	for _, kind := range seedKinds {
@@ -170,6 +180,7 @@ type run struct {
 	local     cluster.ID
 	snap      *federation.Snapshot
 	units     *iradix.Txn[*known]
+	parts     *iradix.Txn[*partial]
 	readers   *iradix.Txn[unit]
 	refs      *iradix.Txn[int]
 	frontends *iradix.Txn[*Frontend]
@@ -181,13 +192,18 @@ type run struct {
 	delta     Delta
 	// queues of units by class; a unit only ever adds to classes after its own.
 	queue map[unitClass]map[string]unit
+	stale map[string]bool // parts that read what changed
 }
 
 func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta) {
-	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{},
-		units: r.memo.units.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(),
+	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{}, stale: map[string]bool{},
+		units: r.memo.units.Txn(), parts: r.memo.parts.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(),
 		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn()}
 	for _, d := range dirty {
+		if d.part != "" {
+			u.stale[d.id()] = true
+			d.part = ""
+		}
 		u.enqueue(d)
 	}
 	for c := unitClassObject; c <= unitBackend; c++ {
@@ -203,7 +219,7 @@ func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta
 	u.delta.sort()
 	return &Result{Local: r.Local, Snapshot: snap,
 		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(),
-		memo: &memo{units: u.units.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit()},
+		memo: &memo{units: u.units.Commit(), parts: u.parts.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit()},
 	}, u.delta
 }
 
@@ -221,21 +237,27 @@ func (u *run) do(x unit, id string) {
 		old = &known{unit: x}
 	}
 	var out output
+	next := &known{unit: x}
 	r := newReader(u.local, u.snap)
+	r.sub = func(part string, compute func(*reader) any) any {
+		y := x
+		y.part = part
+		pid := y.id()
+		next.parts = append(next.parts, pid)
+		return u.part(y, pid, compute)
+	}
 	if n, _ := u.refs.Get([]byte(id)); x.needed() && n == 0 {
 		out.gone = true // nobody needs it any more
 	} else {
 		out = x.compute(r)
 		out.gone = out.gone && !x.needed()
 	}
-	next := &known{unit: x, needs: out.needs}
+	next.needs = out.needs
 	if !out.gone {
-		next.keys = make([]federation.Key, 0, len(r.keys))
-		for k := range r.keys {
-			next.keys = append(next.keys, k)
-		}
-		slices.Sort(next.keys)
+		next.keys = r.sorted()
 	}
+	slices.Sort(next.parts)
+	eachDiff(old.parts, next.parts, u.forget, func(string) {})
 	for _, rep := range out.reports {
 		next.reports = append(next.reports, rep.Key())
 	}
@@ -250,9 +272,38 @@ func (u *run) do(x unit, id string) {
 	}
 }
 
+// part gives a remembered piece of a unit's work, computed anew if it read what
+// changed. An equal outcome keeps its pointer.
+func (u *run) part(y unit, pid string, compute func(*reader) any) any {
+	old, had := u.parts.Get([]byte(pid))
+	if had && !u.stale[pid] {
+		return old.value
+	}
+	if !had {
+		old = &partial{}
+	}
+	r := newReader(u.local, u.snap)
+	next := &partial{value: compute(r)}
+	if had && reflect.DeepEqual(old.value, next.value) {
+		next.value = old.value
+	}
+	next.keys = r.sorted()
+	u.index(pid, y, old.keys, next.keys)
+	u.parts.Insert([]byte(pid), next)
+	delete(u.stale, pid)
+	return next.value
+}
+
+func (u *run) forget(pid string) {
+	if p, ok := u.parts.Get([]byte(pid)); ok {
+		u.index(pid, unit{}, p.keys, nil)
+		u.parts.Delete([]byte(pid))
+	}
+}
+
 // index replaces the Keys under which a unit is found. Both lists are sorted.
 func (u *run) index(id string, x unit, old, next []federation.Key) {
-	eachDiff(old, next, strings.Compare, func(k string) {
+	eachDiff(old, next, func(k string) {
 		u.readers.Delete([]byte(k + readerSep + id))
 	}, func(k string) {
 		u.readers.Insert([]byte(k+readerSep+id), x)
@@ -260,7 +311,7 @@ func (u *run) index(id string, x unit, old, next []federation.Key) {
 }
 
 // need counts references; what is needed newly or no more is queued.
-func (u *run) need(old, next []unit) {
+func (u *run) need(old, next needs) {
 	count := func(x unit, by int) {
 		id := x.id()
 		n, _ := u.refs.Get([]byte(id))
@@ -273,20 +324,13 @@ func (u *run) need(old, next []unit) {
 			u.enqueue(x)
 		}
 	}
-	a, b := map[string]unit{}, map[string]unit{}
-	for _, x := range old {
-		a[x.id()] = x
-	}
-	for _, x := range next {
-		b[x.id()] = x
-	}
-	for id, x := range b {
-		if _, ok := a[id]; !ok {
+	for x := range next {
+		if _, ok := old[x]; !ok {
 			count(x, 1)
 		}
 	}
-	for id, x := range a {
-		if _, ok := b[id]; !ok {
+	for x := range old {
+		if _, ok := next[x]; !ok {
 			count(x, -1)
 		}
 	}
@@ -300,11 +344,36 @@ func (u *run) put(x unit, out output) {
 	case unitRemoteFrontend:
 		place(u.remotes, key, out.frontend, &u.delta.Remotes)
 	case unitGateway:
+		if old, ok := u.gateways.Get([]byte(x.namespace + "/" + x.name)); ok {
+			keepTables(old, out.gateway)
+		}
 		place(u.gateways, x.namespace+"/"+x.name, out.gateway, &u.delta.Gateways)
 	case unitImport:
 		place(u.imports, x.namespace+"/"+x.name, out.imp, &u.delta.Imports)
 	case unitBackend:
 		u.putBackend(x.backend.String(), out.backend)
+	}
+}
+
+// keepTables puts old tables in the place of equal new ones, so that readers can
+// tell by their pointers which hosts of a Gateway changed.
+func keepTables(old, next *Gateway) {
+	if next == nil {
+		return
+	}
+	tables := map[[2]string]*RouteTable{}
+	for _, l := range old.Listeners {
+		for _, h := range l.Hosts {
+			tables[[2]string{l.Name, h.Hostname}] = h.Table
+		}
+	}
+	for _, l := range next.Listeners {
+		for i := range l.Hosts {
+			h := &l.Hosts[i]
+			if t := tables[[2]string{l.Name, h.Hostname}]; t != nil && slices.EqualFunc(t.Rules, h.Table.Rules, func(a, b *Rule) bool { return a == b || reflect.DeepEqual(a, b) }) {
+				h.Table = t
+			}
+		}
 	}
 }
 
@@ -358,14 +427,14 @@ func place[T any](t *iradix.Txn[*T], key string, v *T, delta *[]string) {
 }
 
 // eachDiff walks two sorted lists and calls gone and come for what is in one alone.
-func eachDiff[T ~string](old, next []T, cmp func(a, b string) int, gone, come func(string)) {
+func eachDiff[T ~string](old, next []T, gone, come func(string)) {
 	i, j := 0, 0
 	for i < len(old) || j < len(next) {
 		switch {
-		case j == len(next) || (i < len(old) && cmp(string(old[i]), string(next[j])) < 0):
+		case j == len(next) || (i < len(old) && old[i] < next[j]):
 			gone(string(old[i]))
 			i++
-		case i == len(old) || cmp(string(old[i]), string(next[j])) > 0:
+		case i == len(old) || old[i] > next[j]:
 			come(string(next[j]))
 			j++
 		default:
@@ -374,9 +443,11 @@ func eachDiff[T ~string](old, next []T, cmp func(a, b string) int, gone, come fu
 	}
 }
 
-// needsOfFrontend lists the backends that a frontend refers to.
-func needsOfFrontend(f *Frontend) []unit {
-	var n needs
+// needs are the units that a unit refers to.
+type needs map[unit]struct{}
+
+func needsOfFrontend(f *Frontend) needs {
+	n := needs{}
 	for _, p := range f.Ports {
 		n.backend(p.Backend)
 		n.table(p.Producer)
@@ -384,32 +455,22 @@ func needsOfFrontend(f *Frontend) []unit {
 			n.table(c.Table)
 		}
 	}
-	return n.list()
+	return n
 }
 
-func needsOfGateway(g *Gateway) []unit {
-	var n needs
+func needsOfGateway(g *Gateway) needs {
+	n := needs{}
 	for _, l := range g.Listeners {
 		for _, h := range l.Hosts {
 			n.table(h.Table)
 		}
 	}
-	return n.list()
+	return n
 }
 
-// needs collects units, each once.
-type needs struct{ set map[string]unit }
+func (n needs) backend(k BackendKey) { n[unit{class: unitBackend, backend: k}] = struct{}{} }
 
-func (n *needs) add(x unit) {
-	if n.set == nil {
-		n.set = map[string]unit{}
-	}
-	n.set[x.id()] = x
-}
-
-func (n *needs) backend(k BackendKey) { n.add(unit{class: unitBackend, backend: k}) }
-
-func (n *needs) table(t *RouteTable) {
+func (n needs) table(t *RouteTable) {
 	if t == nil {
 		return
 	}
@@ -419,17 +480,8 @@ func (n *needs) table(t *RouteTable) {
 				n.backend(b.Backend)
 			}
 			if b.Chain != nil && b.Chain.Cluster != "" {
-				n.add(remoteUnit(*b.Chain))
+				n[remoteUnit(*b.Chain)] = struct{}{}
 			}
 		}
 	}
-}
-
-func (n *needs) list() []unit {
-	out := make([]unit, 0, len(n.set))
-	for _, x := range n.set {
-		out = append(out, x)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].id() < out[j].id() })
-	return out
 }

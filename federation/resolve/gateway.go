@@ -177,66 +177,95 @@ func routeHostnames(o *cluster.Object) []string {
 	return out
 }
 
+// boundRoute is a route as a Gateway takes it.
+type boundRoute struct {
+	obj   *cluster.Object
+	hosts []string          // the route's hostnames
+	taken []int             // indices of listeners, sorted
+	rules map[int32][]*Rule // by the listeners' ports
+}
+
+// bind finds out what a route is to a Gateway; nil if it does not attach. It
+// depends on the route, on the Gateway's object and on what both refer to.
+func (r *reader) bind(g *gatewayView, o *cluster.Object) *boundRoute {
+	// The caller read the Gateway and the route: the outcome rests on both.
+	r.note(federation.KeyNamed(cluster.KindGateway, g.obj.Namespace, g.obj.Name))
+	r.note(federation.KeyNamed(o.Kind, o.Namespace, o.Name))
+	if !r.concerns(o, g) || r.followedRoute(o.Kind, o.Namespace, o.Name) != o {
+		return nil
+	}
+	b := &boundRoute{obj: o, hosts: routeHostnames(o), rules: map[int32][]*Rule{}}
+	for _, ref := range federation.ParentRefs(o) {
+		if federation.ParentKind(ref) == cluster.KindGateway && string(ref.Name) == g.obj.Name && parentNamespace(o, ref) == g.obj.Namespace {
+			l, _ := r.attach(g, o, ref)
+			b.taken = append(b.taken, l...)
+		}
+	}
+	if len(b.taken) == 0 {
+		return nil
+	}
+	slices.Sort(b.taken)
+	b.taken = slices.Compact(b.taken)
+	chain := g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore
+	for _, i := range b.taken {
+		port := int32(g.listeners[i].spec.Port)
+		if _, ok := b.rules[port]; !ok {
+			b.rules[port] = r.compile(o, via{gateway: true, chain: chain, port: port}).rules
+		}
+	}
+	return b
+}
+
 // gatewayUnit computes a Gateway with its routes, and its report.
 func gatewayUnit(r *reader, ns, name string) output {
 	g := r.viewGateway(ns, name)
 	if g == nil {
 		return output{gone: len(r.named(cluster.KindGateway, ns, name)) == 0}
 	}
-	attached := make([][]*cluster.Object, len(g.listeners))
+	attached := make([][]*boundRoute, len(g.listeners))
 	for _, o := range r.routesOf(cluster.KindGateway, ns, name) {
-		if !r.concerns(o, g) || r.followedRoute(o.Kind, o.Namespace, o.Name) != o {
+		part := o.Ref.String() + "@" + string(o.Cluster) + " by " + string(g.obj.Cluster)
+		b := r.sub(part, func(r *reader) any { return r.bind(g, o) }).(*boundRoute)
+		if b == nil {
 			continue
 		}
-		var taken []int
-		for _, ref := range federation.ParentRefs(o) {
-			if federation.ParentKind(ref) == cluster.KindGateway && string(ref.Name) == name && parentNamespace(o, ref) == ns {
-				l, _ := r.attach(g, o, ref)
-				taken = append(taken, l...)
-			}
-		}
-		slices.Sort(taken)
-		for _, i := range slices.Compact(taken) {
-			attached[i] = append(attached[i], o)
+		for _, i := range b.taken {
+			attached[i] = append(attached[i], b)
 		}
 	}
 	out := output{reports: []*ObjectReport{r.reportGateway(g, attached)}}
 	if !g.runs {
 		return out
 	}
-	v := via{gateway: true, chain: g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore}
 	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName)}
 	for i := range g.listeners {
 		if g.listeners[i].works() {
-			gw.Listeners = append(gw.Listeners, r.listener(g, i, attached[i], v))
+			gw.Listeners = append(gw.Listeners, g.merge(i, attached[i]))
 		}
 	}
 	out.gateway, out.needs = gw, needsOfGateway(gw)
 	return out
 }
 
-// listener merges the routes of one listener.
-func (r *reader) listener(g *gatewayView, index int, routes []*cluster.Object, v via) Listener {
+// merge unites the routes of one listener.
+func (g *gatewayView) merge(index int, routes []*boundRoute) Listener {
 	l := &g.listeners[index]
-	v.port = int32(l.spec.Port)
-	out := Listener{Name: string(l.spec.Name), Port: v.port, Protocol: string(l.spec.Protocol), Hostname: l.hostname}
+	out := Listener{Name: string(l.spec.Name), Port: int32(l.spec.Port), Protocol: string(l.spec.Protocol), Hostname: l.hostname}
 	// The listener's own hostname is always there, with no rules if need be:
 	// what it covers is not for a less specific listener of the port to answer.
 	hosts := []string{hostOrAny(l.hostname)}
-	type compiledRoute struct {
-		obj   *cluster.Object
-		hosts []string
-		rules []*Rule
-	}
-	var all []compiledRoute
-	for _, o := range routes {
-		c := compiledRoute{o, routeHostnames(o), r.compile(o, v).rules}
-		for _, h := range c.hosts {
+	byHost := map[string][]*boundRoute{}
+	for _, b := range routes {
+		names := b.hosts
+		if len(names) == 0 {
+			names = []string{"*"}
+		}
+		for _, h := range names {
 			if x, ok := intersect(l.hostname, h); ok {
 				hosts = append(hosts, x)
 			}
+			byHost[h] = append(byHost[h], b)
 		}
-		all = append(all, c)
 	}
 	sortHosts(hosts)
 	for _, h := range slices.Compact(hosts) {
@@ -244,13 +273,16 @@ func (r *reader) listener(g *gatewayView, index int, routes []*cluster.Object, v
 			continue
 		}
 		var rules []ranked
-		for _, c := range all {
-			rank, ok := bestCovering(c.hosts, h)
-			if !ok {
-				continue
-			}
-			for _, rule := range c.rules {
-				rules = append(rules, ranked{rule, c.obj, rank})
+		seen := map[*boundRoute]bool{}
+		for _, name := range coveringNames(h) {
+			for _, b := range byHost[name] {
+				if seen[b] {
+					continue // by a more specific one of its hostnames
+				}
+				seen[b] = true
+				for _, rule := range b.rules[out.Port] {
+					rules = append(rules, ranked{rule, b.obj, rankOf(name)})
+				}
 			}
 		}
 		out.Hosts = append(out.Hosts, VirtualHost{Hostname: h, Table: table(rules)})

@@ -71,19 +71,26 @@ func sortHosts(hosts []string) {
 	})
 }
 
-// bestCovering finds the most specific of a route's hostnames that covers host;
-// a route without hostnames covers everything.
-func bestCovering(hostnames []string, host string) (hostRank, bool) {
-	if len(hostnames) == 0 {
-		return hostRank{}, true
+// coveringNames lists the hostnames that cover a host, the most specific first:
+// itself, "*" for each of its leading labels, and "*".
+func coveringNames(host string) []string {
+	if host == "*" {
+		return []string{"*"}
 	}
-	best, ok := hostRank{}, false
-	for _, h := range hostnames {
-		if covers(h, host) {
-			if k := rankOf(h); !ok || k.before(best) {
-				best, ok = k, true
-			}
+	out := []string{host}
+	rest := strings.TrimPrefix(host, "*.")
+	if rest != host {
+		// "*.a.b" is covered by "*.b", as "x.a.b" is.
+		rest = "x." + rest
+		out = nil
+	}
+	for {
+		_, parent, ok := strings.Cut(rest, ".")
+		if !ok {
+			break
 		}
+		out = append(out, "*."+parent)
+		rest = parent
 	}
-	return best, ok
+	return append(out, "*")
 }

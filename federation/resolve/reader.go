@@ -1,8 +1,9 @@
 package resolve
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/cluster"
@@ -15,6 +16,10 @@ type reader struct {
 	snap  *federation.Snapshot
 	local cluster.ID
 	keys  map[federation.Key]struct{}
+	// sub remembers a piece of the unit's work by itself: compute gets a reader
+	// of its own, so what it reads does not make the rest of the unit stale.
+	// compute must depend on nothing but its reader and what part names.
+	sub func(part string, compute func(*reader) any) any
 }
 
 func newReader(local cluster.ID, snap *federation.Snapshot) *reader {
@@ -22,6 +27,16 @@ func newReader(local cluster.ID, snap *federation.Snapshot) *reader {
 }
 
 func (r *reader) note(k federation.Key) { r.keys[k] = struct{}{} }
+
+// sorted gives the Keys of all that was read.
+func (r *reader) sorted() []federation.Key {
+	out := make([]federation.Key, 0, len(r.keys))
+	for k := range r.keys {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
 
 func (r *reader) get(id cluster.ID, kind cluster.Kind, ns, name string) *cluster.Object {
 	r.note(federation.KeyNamed(kind, ns, name))
@@ -56,15 +71,6 @@ func (r *reader) service(id cluster.ID, ns, name string) *corev1.Service {
 	}
 	s, _ := o.Value.(*corev1.Service)
 	return s
-}
-
-func (r *reader) gatewayOf(id cluster.ID, ns, name string) (*cluster.Object, *gatewayv1.Gateway) {
-	o := r.get(id, cluster.KindGateway, ns, name)
-	if o == nil {
-		return nil, nil
-	}
-	g, _ := o.Value.(*gatewayv1.Gateway)
-	return o, g
 }
 
 // grants lists one cluster's ReferenceGrants of a namespace.

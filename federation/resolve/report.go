@@ -105,7 +105,7 @@ func parentConditions(refused *problem, c *compiled) []metav1.Condition {
 	return []metav1.Condition{accepted, resolved}
 }
 
-func (r *reader) reportGateway(g *gatewayView, attached [][]*cluster.Object) *ObjectReport {
+func (r *reader) reportGateway(g *gatewayView, attached [][]*boundRoute) *ObjectReport {
 	rep := &ObjectReport{Ref: g.obj.Ref, Cluster: g.obj.Cluster}
 	working := 0
 	for i := range g.listeners {
