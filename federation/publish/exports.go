@@ -31,6 +31,8 @@ type exports struct {
 	users    map[string]int                      // routes and Gateways by namespace
 
 	dirty map[string]struct{}
+	// bundles are keys of trust bundles in the store, seen before ours was known.
+	bundles map[string]struct{}
 	// refused are objects that have no key, by Ref; broken are records that can't
 	// be encoded, by key.
 	refused, broken map[string]cluster.Problem
@@ -42,7 +44,7 @@ func newExports(id cluster.ID) *exports {
 		services: map[name]*cluster.Object{}, exported: map[name]*cluster.Object{},
 		slices: map[name]map[string]*cluster.Object{}, sliceOf: map[name]string{},
 		objects: map[cluster.Ref]*cluster.Object{}, users: map[string]int{},
-		dirty: map[string]struct{}{}, refused: map[string]cluster.Problem{}, broken: map[string]cluster.Problem{},
+		dirty: map[string]struct{}{}, bundles: map[string]struct{}{}, refused: map[string]cluster.Problem{}, broken: map[string]cluster.Problem{},
 	}
 }
 
@@ -55,6 +57,10 @@ func (x *exports) setTrust(t record.Trust) {
 	if x.trust != nil {
 		x.touch(record.TrustKey(x.id, x.trust.TrustDomain))
 	}
+	for key := range x.bundles {
+		x.dirty[key] = struct{}{}
+	}
+	clear(x.bundles)
 	x.trust = &t
 	x.touch(record.TrustKey(x.id, t.TrustDomain))
 }
@@ -264,6 +270,7 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 	case store.SectionTrust:
 		switch {
 		case x.trust == nil:
+			x.bundles[key] = struct{}{}
 			err = errKeep
 		case x.trust.TrustDomain == k.Names[0]:
 			rec, err = record.EncodeTrust(x.id, x.trust.TrustDomain, x.trust.Authorities)
