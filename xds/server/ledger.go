@@ -1,0 +1,568 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+// maxName bounds the length of a resource's name, in bytes.
+const maxName = 4096
+
+// ledger decides what one proxy is sent over one stream. It is plain data: the
+// caller brings requests (request), configuration (apply) and the time, and takes
+// responses (next) and events (takeEvents). Its owner is the stream's goroutine.
+//
+// Invariants:
+//   - an entry exists for exactly the resources that the proxy subscribes to and
+//     that exist, or that it holds, or that it asked for by name; and for those
+//     that it is expected to ask for;
+//   - every entry whose held version is not the wanted one is fresh, parked, in
+//     flight, a suspect, or rejected;
+//   - at most one response of a kind is in flight.
+type ledger struct {
+	limits  Limits
+	analyst *analyst
+
+	res   *translate.Resources // what the proxy is to have; nil: not known yet
+	types [kinds]*typeState
+	// referrers counts, for each resource, which entries refer to it with a
+	// version that the proxy holds or may hold.
+	referrers map[key]map[*entry]int
+	rejected  map[*entry]struct{}
+	// rejectedChanged says that the published list of rejections is out of date.
+	rejectedChanged bool
+
+	timers map[*entry]time.Time
+	wake   time.Time // the earliest timer; zero: none
+	// clustersBy is until when listeners wait for the proxy to ask for clusters.
+	clustersBy time.Time
+	// epoch moves whenever something may have happened that parked entries wait for.
+	epoch  uint64
+	nonce  uint64
+	marks  marks
+	events []event
+}
+
+// typeState is what the ledger knows of one kind.
+type typeState struct {
+	seen     bool // the proxy has asked for this kind
+	wildcard bool
+	entries  map[string]*entry
+	named    int
+	fresh    map[*entry]struct{} // to be decided on
+	parked   map[*entry]struct{} // decided: they wait for something else
+	epoch    uint64              // ledger.epoch when the parked ones were last decided on
+	// suspects are groups out of rejected responses, each to be sent by itself.
+	suspects [][]*entry
+	turn     bool // suspects go next; they take turns with fresh entries
+	flight   *flight
+	holds    int // entries with a held version
+	unknown  int // entries with a held version whose content we don't know
+	heldSum  uint64
+	offerSum uint64
+
+	responses, acks, nacks, bytes uint64
+}
+
+// flight is a response that the proxy has not answered yet.
+type flight struct {
+	nonce   string
+	entries []*entry
+}
+
+// entry is what the ledger knows of one resource.
+type entry struct {
+	key
+	named    bool // the proxy asked for it by name
+	expected bool // the proxy was sent what makes it ask
+	dead     bool // no longer in the ledger; a flight may still point here
+
+	held      string // version that the proxy has; "": none
+	heldFacts *facts // nil with a held version: content unknown
+	// An offer was sent, and it is not known yet whether the proxy took it.
+	offered    bool
+	offer      string // "": a removal
+	offerFacts *facts
+
+	// body is the assignment of endpoints that was offered last.
+	body *translate.Resource
+	// The proxy rejected a response with an earlier offer in it, may have taken that
+	// offer nevertheless, and has acknowledged nothing since.
+	maybe []*facts // offers of content
+	lost  bool     // the offer of a removal
+
+	force     bool // to be sent even though the proxy has it
+	fresh     bool
+	parked    bool
+	deferred  bool // parked as a removal that waits for others
+	warm      bool // cluster: had its endpoints and secrets at least once
+	warmBy    time.Time
+	lingerTo  time.Time // removal of a cluster: when it may go
+	lingered  bool
+	expectTo  time.Time
+	rejection *Rejection
+
+	mark     *mark // the oldest revision that calls for what is queued
+	sentMark *mark // the same for what is offered
+}
+
+func newLedger(limits Limits, a *analyst) *ledger {
+	l := &ledger{
+		limits: limits, analyst: a,
+		referrers: map[key]map[*entry]int{}, rejected: map[*entry]struct{}{}, timers: map[*entry]time.Time{},
+	}
+	for k := range l.types {
+		l.types[k] = &typeState{
+			entries: map[string]*entry{}, fresh: map[*entry]struct{}{}, parked: map[*entry]struct{}{},
+		}
+	}
+	return l
+}
+
+// batch is what changed since the last one: names by kind, or everything.
+type batch struct {
+	res   *translate.Resources
+	stamp Stamp
+	full  bool
+	names [kinds]map[string]struct{}
+}
+
+// apply makes the ledger aim at new Resources.
+func (l *ledger) apply(b batch, now time.Time) {
+	first := l.res == nil
+	l.res = b.res
+	l.marks.begin(b.stamp)
+	if first || b.full {
+		if first {
+			// Before Envoy has asked for clusters and listeners, nothing is complete.
+			l.marks.hold(l.types[kindListener].seen && l.types[kindCluster].seen)
+		}
+		l.epoch++
+		for k := range kinds {
+			l.sync(k, now)
+		}
+		return
+	}
+	for k := range kinds {
+		t := l.types[k]
+		for name := range b.names[k] {
+			e := t.entries[name]
+			if e == nil {
+				if _, ok := l.res.Get(k.url(), name); !ok || !t.wildcard {
+					continue
+				}
+				e = l.enter(k, name)
+			}
+			if !e.expected {
+				l.queue(e)
+			}
+		}
+		if k != kindEndpoint && len(b.names[k]) > 0 {
+			l.epoch++
+		}
+	}
+}
+
+// sync compares all of a kind that the proxy subscribes to.
+func (l *ledger) sync(k kind, now time.Time) {
+	t := l.types[k]
+	if l.res == nil || !t.seen {
+		return
+	}
+	if t.wildcard {
+		it := l.res.All(k.url()).Root().Iterator()
+		for name, _, ok := it.Next(); ok; name, _, ok = it.Next() {
+			if t.entries[string(name)] == nil {
+				l.enter(k, string(name))
+			}
+		}
+	}
+	for _, e := range t.entries {
+		r, ok := l.res.Get(k.url(), e.name)
+		if ok && e.held == r.Version && e.heldFacts == nil {
+			l.setHeld(e, r.Version, l.analyst.facts(k, r))
+			for _, ref := range e.heldFacts.refs {
+				l.expect(ref, l.marks.held, now)
+			}
+		}
+		if e.expected || !e.uncertain() && (!ok && e.held == "" || ok && e.held == r.Version) {
+			continue
+		}
+		l.queue(e)
+	}
+}
+
+// request takes in what the proxy said: an answer, a change of subscription, or
+// both. It fails when the proxy asks for more than the limits allow.
+func (l *ledger) request(k kind, req *discoveryv3.DeltaDiscoveryRequest, now time.Time) error {
+	t := l.types[k]
+	if f := t.flight; f != nil && req.GetResponseNonce() == f.nonce {
+		t.flight = nil
+		if d := req.GetErrorDetail(); d != nil {
+			l.nack(k, f, d.GetMessage(), now)
+		} else {
+			l.ack(k, f, now)
+		}
+	}
+	subscribe, unsubscribe := req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe()
+	first := !t.seen
+	if first {
+		t.seen = true
+		l.epoch++
+		// Envoy that asks for endpoints before clusters has clusters warming (it holds
+		// back cluster requests meanwhile). They wait for endpoints, whatever it has.
+		if k != kindEndpoint || l.types[kindCluster].seen {
+			if err := l.initial(t, k, req.GetInitialResourceVersions()); err != nil {
+				return err
+			}
+		}
+		if len(subscribe) == 0 && !k.onDemand() {
+			subscribe = []string{"*"}
+		}
+	}
+	for _, name := range unsubscribe {
+		l.unsubscribe(t, name, now)
+	}
+	all := false
+	for _, name := range subscribe {
+		if name == "*" {
+			all = !t.wildcard
+			t.wildcard = true
+			continue
+		}
+		if err := l.subscribe(t, k, name, first); err != nil {
+			return err
+		}
+	}
+	if first && !t.wildcard {
+		for _, e := range t.entries {
+			if !e.named && !e.expected {
+				l.forget(e, now)
+			}
+		}
+	}
+	if first || all {
+		l.sync(k, now)
+	}
+	if first && k == kindListener && t.wildcard && !l.types[kindCluster].seen {
+		// Envoy with clusters that warm. Other clients, which take listeners by name,
+		// ask for clusters after them.
+		l.clustersBy = now.Add(l.limits.Warm)
+		if l.wake.IsZero() || l.clustersBy.Before(l.wake) {
+			l.wake = l.clustersBy
+		}
+	}
+	if first && l.types[kindListener].seen && (l.types[kindCluster].seen || !l.types[kindListener].wildcard) {
+		l.release(&l.marks.held, now)
+	}
+	return nil
+}
+
+// initial takes in what a proxy has from an earlier stream.
+func (l *ledger) initial(t *typeState, k kind, versions map[string]string) error {
+	if len(versions) > l.limits.Subscriptions {
+		return fmt.Errorf("%d %s resources are held: more than the limit of %d", len(versions), k, l.limits.Subscriptions)
+	}
+	for name, version := range versions {
+		if len(name) > maxName || version == "" {
+			continue
+		}
+		e := t.entries[name]
+		if e == nil {
+			e = l.enter(k, name)
+		}
+		e.warm = true
+		l.setHeld(e, version, nil)
+	}
+	return nil
+}
+
+func (l *ledger) subscribe(t *typeState, k kind, name string, first bool) error {
+	if len(name) > maxName {
+		return fmt.Errorf("a subscription to a %s has a name of %d bytes: more than the limit of %d", k, len(name), maxName)
+	}
+	e := t.entries[name]
+	if e == nil {
+		e = l.enter(k, name)
+	}
+	if !e.named {
+		if t.named++; t.named > l.limits.Subscriptions {
+			return fmt.Errorf("more than %d subscriptions to a %s", l.limits.Subscriptions, k)
+		}
+		if e.expected {
+			l.queue(e) // a revision may wait for it
+		}
+		e.named, e.expected, e.expectTo = true, false, time.Time{}
+	}
+	// Who subscribes wants an answer, also the second time: it may have dropped what
+	// it had. In the first request, the versions beside the names say what it has;
+	// but what refers to it may have been sent since, and wait for it.
+	if !first || e.held == "" || l.awaited(e.key) {
+		e.force = true
+		l.queue(e)
+	}
+	return nil
+}
+
+// awaited reports whether something that was sent over this stream, and may be
+// warming, refers to the resource.
+func (l *ledger) awaited(k key) bool {
+	for by := range l.referrers[k] {
+		if by.offered || by.kind == kindCluster && !by.warm {
+			return true
+		}
+	}
+	return false
+}
+
+// expect notes that the proxy will ask for a resource, since it has something
+// that refers to it. A revision is not in force before it has the answer.
+func (l *ledger) expect(ref key, m *mark, now time.Time) {
+	if m == nil || !ref.kind.onDemand() || l.types[ref.kind].entries[ref.name] != nil {
+		return
+	}
+	if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
+		return
+	}
+	e := l.enter(ref.kind, ref.name)
+	e.expected, e.expectTo = true, now.Add(l.limits.Warm)
+	l.follow(e, m)
+	l.schedule(e)
+}
+
+// follow lets a revision wait for one more entry.
+func (l *ledger) follow(e *entry, m *mark) {
+	if e.mark == nil && m != nil {
+		m.open++
+		e.mark = m
+	}
+}
+
+func (l *ledger) unsubscribe(t *typeState, name string, now time.Time) {
+	if name == "*" {
+		t.wildcard = false
+		for _, e := range t.entries {
+			if !e.named && !e.expected {
+				l.forget(e, now)
+			}
+		}
+		return
+	}
+	e := t.entries[name]
+	if e == nil || !e.named {
+		return
+	}
+	e.named = false
+	t.named--
+	if t.wildcard {
+		// The proxy can't know whether the wildcard covers it: it waits for an answer.
+		e.force = true
+		l.queue(e)
+		return
+	}
+	l.forget(e, now)
+}
+
+func (l *ledger) enter(k kind, name string) *entry {
+	e := &entry{key: key{k, name}}
+	l.types[k].entries[name] = e
+	return e
+}
+
+// forget drops an entry: the proxy neither has nor wants it any more.
+func (l *ledger) forget(e *entry, now time.Time) {
+	t := l.types[e.kind]
+	l.withdraw(e)
+	l.certain(e)
+	l.setHeld(e, "", nil)
+	l.setRejection(e, nil)
+	l.unqueue(e)
+	l.release(&e.mark, now)
+	l.release(&e.sentMark, now)
+	delete(l.timers, e)
+	if e.named {
+		t.named--
+	}
+	e.dead = true
+	delete(t.entries, e.name)
+	l.epoch++
+}
+
+func (l *ledger) queue(e *entry) {
+	t := l.types[e.kind]
+	delete(t.parked, e)
+	t.fresh[e] = struct{}{}
+	e.fresh, e.parked, e.deferred = true, false, false
+	if e.mark == nil {
+		e.mark = l.marks.retain()
+	}
+}
+
+func (l *ledger) unqueue(e *entry) {
+	t := l.types[e.kind]
+	delete(t.parked, e)
+	delete(t.fresh, e)
+	e.fresh, e.parked, e.deferred = false, false, false
+}
+
+// setHeld records which version the proxy has.
+func (l *ledger) setHeld(e *entry, version string, f *facts) {
+	t := l.types[e.kind]
+	if e.held != "" {
+		t.heldSum -= sum(e.name, e.held)
+		t.holds--
+		if e.heldFacts == nil {
+			t.unknown--
+		}
+	}
+	if version != "" {
+		t.heldSum += sum(e.name, version)
+		t.holds++
+		if f == nil {
+			t.unknown++
+		}
+	}
+	old := e.heldFacts
+	e.held, e.heldFacts = version, f
+	l.refer(e, f, 1)
+	l.refer(e, old, -1)
+}
+
+// withdraw forgets an offer: the proxy took it, refused it, or is gone.
+func (l *ledger) withdraw(e *entry) {
+	if !e.offered {
+		return
+	}
+	l.types[e.kind].offerSum -= sum(e.name, e.offer) - sum(e.name, e.held)
+	l.refer(e, e.offerFacts, -1)
+	e.offered, e.offer, e.offerFacts = false, "", nil
+}
+
+// supersede forgets an offer, of which it is not known whether the proxy took it.
+func (l *ledger) supersede(e *entry) {
+	switch {
+	case !e.offered:
+		return
+	case e.offer == "":
+		e.lost = true
+	case !slices.Contains(e.maybe, e.offerFacts):
+		e.maybe = append(e.maybe, e.offerFacts)
+		l.refer(e, e.offerFacts, 1)
+	}
+	l.withdraw(e)
+}
+
+// certain notes that the proxy has acknowledged an offer: none before it counts.
+func (l *ledger) certain(e *entry) {
+	for _, f := range e.maybe {
+		l.refer(e, f, -1)
+	}
+	e.maybe, e.lost = nil, false
+}
+
+// uncertain reports whether the proxy may have something else than e.held.
+func (e *entry) uncertain() bool { return e.offered || e.maybe != nil || e.lost }
+
+func (l *ledger) refer(e *entry, f *facts, n int) {
+	if f == nil {
+		return
+	}
+	for _, ref := range f.refs {
+		by := l.referrers[ref]
+		if by == nil {
+			by = map[*entry]int{}
+			l.referrers[ref] = by
+		}
+		if by[e] += n; by[e] == 0 {
+			if delete(by, e); len(by) == 0 {
+				delete(l.referrers, ref)
+			}
+		}
+	}
+}
+
+func (l *ledger) setRejection(e *entry, r *Rejection) {
+	if e.rejection == nil && r == nil {
+		return
+	}
+	e.rejection = r
+	l.rejectedChanged = true
+	if r == nil {
+		delete(l.rejected, e)
+	} else {
+		l.rejected[e] = struct{}{}
+	}
+	l.epoch++
+	l.schedule(e)
+}
+
+// schedule sets the entry's timer to the first thing that it waits for.
+func (l *ledger) schedule(e *entry) {
+	var at time.Time
+	for _, t := range []time.Time{e.warmBy, e.lingerTo, e.expectTo, e.retryAt()} {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	if at.IsZero() {
+		delete(l.timers, e)
+		return
+	}
+	l.timers[e] = at
+	if l.wake.IsZero() || at.Before(l.wake) {
+		l.wake = at
+	}
+}
+
+func (e *entry) retryAt() time.Time {
+	if e.rejection == nil || e.offered || e.fresh {
+		return time.Time{}
+	}
+	return e.rejection.RetryAt
+}
+
+// fire handles the timers that are due.
+func (l *ledger) fire(now time.Time) {
+	if l.wake.IsZero() || now.Before(l.wake) {
+		return
+	}
+	if !l.clustersBy.IsZero() && !now.Before(l.clustersBy) {
+		l.clustersBy = time.Time{}
+		l.epoch++
+	}
+	l.wake = l.clustersBy
+	for e, at := range l.timers {
+		if now.Before(at) {
+			if l.wake.IsZero() || at.Before(l.wake) {
+				l.wake = at
+			}
+			continue
+		}
+		due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+		if due(e.warmBy) {
+			e.warmBy = time.Time{}
+			if l.res != nil && !l.ready(e.name) {
+				l.note(event{what: eventCold, kind: e.kind, name: e.name})
+				l.epoch++
+			}
+			e.warm = true
+		}
+		if due(e.lingerTo) {
+			e.lingerTo, e.lingered = time.Time{}, true
+			l.epoch++
+		}
+		if due(e.retryAt()) {
+			l.queue(e)
+		}
+		if due(e.expectTo) {
+			l.forget(e, now)
+			continue
+		}
+		l.schedule(e)
+	}
+}

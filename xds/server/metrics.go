@@ -1,0 +1,74 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of one Server. None is labelled by proxy: there are too many.
+type metrics struct {
+	streams   prometheus.Gauge
+	refused   *prometheus.CounterVec
+	replaced  prometheus.Counter
+	responses *prometheus.CounterVec
+	resources *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	acks      *prometheus.CounterVec
+	nacks     *prometheus.CounterVec
+	rejected  *prometheus.CounterVec
+	standing  *prometheus.GaugeVec
+	healed    *prometheus.CounterVec
+	overflows prometheus.Counter
+	cold      prometheus.Counter
+	unknown   prometheus.Counter
+	lag       prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "causeway", Subsystem: "xds", Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "causeway", Subsystem: "xds", Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "causeway", Subsystem: "xds", Name: "streams",
+			Help: "Discovery streams that are open."}),
+		standing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "causeway", Subsystem: "xds", Name: "rejected_resources",
+			Help: "Resources that connected proxies do not take at present, by type."}, []string{"type"}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "causeway", Subsystem: "xds", Name: "lag_seconds",
+			Help:    "Time from a state of the world becoming known to a proxy's acknowledgement of all that it calls for.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
+		refused:   counters("refused_total", "Streams refused or ended by the server, by reason.", "reason"),
+		replaced:  counter("replaced_total", "Streams ended because the same node opened a newer one."),
+		responses: counters("responses_total", "Responses sent, by type.", "type"),
+		resources: counters("resources_total", "Resources and removals sent, by type.", "type"),
+		bytes:     counters("bytes_total", "Bytes of responses sent, by type.", "type"),
+		acks:      counters("acks_total", "Responses acknowledged, by type.", "type"),
+		nacks:     counters("nacks_total", "Responses rejected by proxies, by type.", "type"),
+		rejected:  counters("rejections_total", "Resources set aside, by type and by whether the proxy or the check before sending rejected them.", "type", "by"),
+		healed:    counters("healed_total", "Resources taken by a proxy that had rejected them, by type.", "type"),
+		overflows: counter("overflows_total", "Backlogs of changes given up for a comparison of everything: slow proxies."),
+		cold:      counter("cold_clusters_total", "Clusters whose endpoints or secrets a proxy did not ask for or take in time."),
+		unknown:   counter("unknown_types_total", "Requests for types that are not served."),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.streams, m.refused, m.replaced, m.responses, m.resources, m.bytes, m.acks, m.nacks, m.rejected,
+		m.standing, m.healed, m.overflows, m.cold, m.unknown, m.lag,
+	} {
+		if err := reg.Register(c); err != nil {
+			errs = append(errs, fmt.Errorf("register metrics of the discovery server: %w", err))
+		}
+	}
+	for k := range kinds { // so that rates start at 0
+		m.nacks.WithLabelValues(k.String())
+		m.acks.WithLabelValues(k.String())
+	}
+	return m, errors.Join(errs...)
+}

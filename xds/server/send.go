@@ -1,0 +1,355 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+// maxNames bounds the resources in one response.
+const maxNames = 10_000
+
+// step is what is to happen with an entry.
+type step int
+
+const (
+	rest step = iota // nothing
+	wait             // nothing until something else has happened
+	put              // send the resource
+	drop             // send its removal
+)
+
+// next is the response to send now, or nil. The caller sends it, and asks again.
+// Responses are made in the order of translate.Types, so that what is referred to
+// goes first.
+func (l *ledger) next(now time.Time) (kind, *discoveryv3.DeltaDiscoveryResponse) {
+	if l.res == nil {
+		return 0, nil
+	}
+	l.fire(now)
+	for {
+		epoch := l.epoch
+		for k := range kinds {
+			if resp := l.nextOf(k, now); resp != nil {
+				return k, resp
+			}
+		}
+		if l.epoch == epoch {
+			return 0, nil
+		}
+	}
+}
+
+// parcel is an entry with what is to be sent of it.
+type parcel struct {
+	e *entry
+	r *translate.Resource // nil: a removal
+	f *facts
+}
+
+func (l *ledger) nextOf(k kind, now time.Time) *discoveryv3.DeltaDiscoveryResponse {
+	t := l.types[k]
+	if !t.seen || t.flight != nil {
+		return nil
+	}
+	if t.epoch != l.epoch {
+		t.epoch = l.epoch
+		for e := range t.parked {
+			delete(t.parked, e)
+			t.fresh[e] = struct{}{}
+			e.fresh, e.parked = true, false
+		}
+	}
+	var parcels []parcel
+	for e := range t.fresh {
+		s, p := l.decide(e, now)
+		switch s {
+		case rest:
+			l.unqueue(e)
+			if e.rejection == nil {
+				l.release(&e.mark, now)
+			}
+			l.schedule(e)
+			if !e.named && e.held == "" && !e.uncertain() && e.rejection == nil {
+				l.forget(e, now)
+			}
+		case wait:
+			delete(t.fresh, e)
+			t.parked[e] = struct{}{}
+			e.fresh, e.parked = false, true
+			if e.deferred {
+				// What is left over when a revision is in force is not part of it.
+				l.release(&e.mark, now)
+			}
+		case put, drop:
+			parcels = append(parcels, p)
+		}
+	}
+	if group := l.suspects(t, len(parcels) == 0); group != nil {
+		parcels = group
+	}
+	if len(parcels) == 0 {
+		return nil
+	}
+	return l.send(k, parcels, now)
+}
+
+// suspects is the next group out of a rejected response, if it is its turn.
+func (l *ledger) suspects(t *typeState, idle bool) []parcel {
+	t.turn = !t.turn
+	if !idle && !t.turn {
+		return nil
+	}
+	for len(t.suspects) > 0 {
+		var out []parcel
+		for _, e := range t.suspects[0] {
+			// What changed meanwhile goes its own way.
+			if e.dead || e.fresh || e.parked || !e.offered || l.wanted(e) != e.offer {
+				continue
+			}
+			p := parcel{e: e, f: e.offerFacts}
+			p.r, _ = l.res.Get(e.kind.url(), e.name)
+			out = append(out, p)
+		}
+		t.suspects = t.suspects[1:]
+		if len(out) > 0 {
+			return out
+		}
+	}
+	return nil
+}
+
+// wanted is the version that the proxy is to have; "": none.
+func (l *ledger) wanted(e *entry) string {
+	if r, ok := l.res.Get(e.kind.url(), e.name); ok {
+		return r.Version
+	}
+	return ""
+}
+
+// decide says what is to happen with a queued entry.
+func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
+	r, exists := l.res.Get(e.kind.url(), e.name)
+	want := ""
+	if exists {
+		want = r.Version
+	}
+	if e.rejection != nil && e.rejection.Version != want {
+		l.setRejection(e, nil)
+	}
+	if j := e.rejection; j != nil && (j.RetryAt.IsZero() || now.Before(j.RetryAt)) {
+		return rest, parcel{}
+	}
+	if !exists {
+		return l.decideRemoval(e, now)
+	}
+	e.lingerTo, e.lingered, e.deferred = time.Time{}, false, false
+	f := l.analyst.facts(e.kind, r)
+	if f.err == nil && len(r.Body.GetValue()) > l.limits.ResourceBytes {
+		f = &facts{err: fmt.Errorf("it has %d bytes: more than the limit of %d", len(r.Body.GetValue()), l.limits.ResourceBytes)}
+	}
+	if f.err != nil {
+		l.setRejection(e, &Rejection{
+			TypeURL: e.kind.url(), Name: e.name, Subject: r.Subject, Version: want,
+			Message: f.err.Error(), HeldBack: true, Attempts: 1, At: now,
+		})
+		l.note(event{what: eventRejected, kind: e.kind, name: e.name, rejection: e.rejection})
+		return rest, parcel{}
+	}
+	if e.held == want && !e.uncertain() && !e.force && e.rejection == nil {
+		return rest, parcel{}
+	}
+	if e.held != want && !e.kind.gated() {
+		return put, parcel{e, r, f}
+	}
+	for _, ref := range f.refs {
+		if e.held != want && ref.kind == kindCluster && !l.ready(ref.name) {
+			return wait, parcel{}
+		}
+	}
+	return put, parcel{e, r, f}
+}
+
+// gated reports whether resources of the kind wait for the clusters they name.
+func (k kind) gated() bool { return k == kindListener || k == kindRoute }
+
+// ready reports whether a listener or route may name the cluster: the proxy has
+// it and can use it, or will never have it.
+func (l *ledger) ready(name string) bool {
+	t := l.types[kindCluster]
+	_, exists := l.res.Get(kindCluster.url(), name)
+	e := t.entries[name]
+	switch {
+	case !t.seen:
+		return !exists || l.clustersBy.IsZero()
+	case e == nil:
+		return true // not one of ours, or the proxy does not take it from us
+	case e.offered && e.offer == "":
+		return !exists
+	case e.held == "" || e.lost:
+		return !exists || e.rejection != nil
+	case e.warm || e.heldFacts == nil:
+		return true
+	}
+	for _, ref := range e.heldFacts.refs {
+		if !ref.kind.onDemand() {
+			continue
+		}
+		if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
+			continue
+		}
+		if r := l.types[ref.kind].entries[ref.name]; r == nil || r.held == "" && r.rejection == nil {
+			return false
+		}
+	}
+	e.warm, e.warmBy = true, time.Time{}
+	l.schedule(e)
+	return true
+}
+
+// decideRemoval says what is to happen with an entry that is not to exist.
+func (l *ledger) decideRemoval(e *entry, now time.Time) (step, parcel) {
+	switch {
+	case e.held == "" && !e.uncertain() && !e.force:
+		return rest, parcel{}
+	case e.held == "" && (e.kind.onDemand() || !e.uncertain()):
+		// Nothing breaks, and the proxy waits for an answer.
+		e.deferred = false
+		return drop, parcel{e: e}
+	case e.kind == kindEndpoint && (e.force || e.uncertain()) && l.awaited(e.key):
+		// Envoy holds back its answer about a cluster until it has endpoints for it,
+		// and all else here would wait for that answer. Until the cluster can go it
+		// keeps the endpoints that it had.
+		e.deferred = false
+		if e.body == nil {
+			return drop, parcel{e: e}
+		}
+		return put, parcel{e, e.body, l.analyst.facts(e.kind, e.body)}
+	}
+	if l.needed(e.key) {
+		e.lingerTo, e.lingered, e.deferred = time.Time{}, false, true
+		return wait, parcel{}
+	}
+	if e.kind == kindCluster && l.limits.Linger > 0 && !e.lingered {
+		if e.lingerTo.IsZero() {
+			e.lingerTo = now.Add(l.limits.Linger)
+			l.schedule(e)
+		}
+		e.deferred = true
+		return wait, parcel{}
+	}
+	e.deferred = false
+	return drop, parcel{e: e}
+}
+
+// needed reports whether something that the proxy holds, or may hold, refers to
+// the resource and is itself going to change. What is not going to change and
+// refers to it nevertheless will do so for ever, and is no reason to wait.
+func (l *ledger) needed(k key) bool {
+	unknown := 0
+	switch k.kind {
+	case kindCluster:
+		unknown = l.types[kindListener].unknown + l.types[kindRoute].unknown
+	case kindSecret:
+		unknown = l.types[kindCluster].unknown + l.types[kindListener].unknown
+	case kindEndpoint:
+		unknown = l.types[kindCluster].unknown
+	case kindRoute:
+		unknown = l.types[kindListener].unknown
+	}
+	if unknown > 0 {
+		return true
+	}
+	for by := range l.referrers[k] {
+		if by.uncertain() || by.held != l.wanted(by) {
+			return true
+		}
+	}
+	return false
+}
+
+// send makes a response of as many parcels as fit, and notes what it offers. The
+// others stay where they are.
+func (l *ledger) send(k kind, parcels []parcel, now time.Time) *discoveryv3.DeltaDiscoveryResponse {
+	t := l.types[k]
+	slices.SortFunc(parcels, func(a, b parcel) int { return strings.Compare(a.e.name, b.e.name) })
+	l.nonce++
+	f := &flight{nonce: strconv.FormatUint(l.nonce, 10)}
+	resp := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Nonce: f.nonce}
+	size, sent := 0, 0
+	for _, p := range parcels {
+		n := len(p.e.name) + 128
+		if p.r != nil {
+			n += len(p.r.Body.GetValue()) + len(p.r.Version) + len(p.e.name)
+		}
+		if sent > 0 && (size+n > l.limits.ResponseBytes || sent == maxNames) {
+			break
+		}
+		size += n
+		sent++
+		if p.r == nil {
+			resp.RemovedResources = append(resp.RemovedResources, p.e.name)
+			l.offer(p.e, "", nil, now)
+		} else {
+			resp.Resources = append(resp.Resources, &discoveryv3.Resource{Name: p.e.name, Version: p.r.Version, Resource: p.r.Body})
+			if k == kindEndpoint {
+				p.e.body = p.r
+			}
+			l.offer(p.e, p.r.Version, p.f, now)
+		}
+		f.entries = append(f.entries, p.e)
+	}
+	// Suspects that did not fit stay suspects.
+	var rest []*entry
+	for _, p := range parcels[sent:] {
+		if !p.e.fresh {
+			rest = append(rest, p.e)
+		}
+	}
+	if len(rest) > 0 {
+		t.suspects = append([][]*entry{rest}, t.suspects...)
+	}
+	resp.SystemVersionInfo = setVersion(t.heldSum + t.offerSum)
+	t.flight = f
+	t.responses++
+	return resp
+}
+
+// offer notes that a version was sent, and queues what has to be sent after it.
+func (l *ledger) offer(e *entry, version string, f *facts, now time.Time) {
+	if e.offer != version {
+		l.supersede(e)
+	}
+	l.withdraw(e)
+	l.unqueue(e)
+	e.force, e.lingered = false, false
+	e.offered, e.offer, e.offerFacts = true, version, f
+	l.types[e.kind].offerSum += sum(e.name, version) - sum(e.name, e.held)
+	l.refer(e, f, 1)
+	l.older(&e.sentMark, &e.mark, now)
+	l.schedule(e)
+	if f == nil {
+		return
+	}
+	for _, ref := range f.refs {
+		if !ref.kind.onDemand() {
+			continue
+		}
+		r := l.types[ref.kind].entries[ref.name]
+		_, exists := l.res.Get(ref.kind.url(), ref.name)
+		if r == nil {
+			l.expect(ref, e.sentMark, now)
+		} else if r.named && exists {
+			// The proxy has subscribed already, so it won't ask, yet it waits.
+			r.force = true
+			l.follow(r, e.sentMark)
+			l.queue(r)
+		}
+	}
+}

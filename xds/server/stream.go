@@ -1,0 +1,278 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// StreamAggregatedResources refuses the state-of-the-world form.
+func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return status.Error(codes.Unimplemented,
+		"state-of-the-world discovery is not served: set api_type DELTA_GRPC in ads_config of the bootstrap")
+}
+
+// stream is one delta ADS stream.
+type stream struct {
+	*Server
+	grpc  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	log   *slog.Logger
+	p     *proxy
+	n     *node
+	l     *ledger
+	begun time.Time
+
+	warned bool // about a type that is not served
+	lag    time.Duration
+}
+
+// DeltaAggregatedResources serves one stream until it ends.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	// Recv returns when the handler has returned, so this goroutine ends then too.
+	requests, failed := make(chan *discoveryv3.DeltaDiscoveryRequest), make(chan error, 1)
+	ctx := g.Context()
+	go func() {
+		for {
+			req, err := g.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
+	silent := time.NewTimer(s.cfg.Limits.FirstRequest)
+	defer silent.Stop()
+	var first *discoveryv3.DeltaDiscoveryRequest
+	select {
+	case first = <-requests:
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-silent.C:
+		return s.refuse("silent", status.Newf(codes.DeadlineExceeded, "no request came within %v", s.cfg.Limits.FirstRequest))
+	}
+	st, err := s.open(ctx, g, first)
+	if err != nil {
+		return err
+	}
+	defer s.detach(st.p, st.n)
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+
+	// Sending waits for a slow node, and must not keep the stream from being
+	// replaced: it is done by a goroutine that ends when the stream does.
+	done := make(chan error, 1)
+	go func() { done <- st.run(ctx, first, requests) }()
+	select {
+	case err = <-done:
+	case err = <-failed:
+		err = nil // the node went away
+	case <-st.n.ended:
+		st.p.mu.Lock()
+		err = st.n.why.Err()
+		st.p.mu.Unlock()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	st.log.Info("discovery stream ended", "error", err, "after", time.Since(st.begun).Round(time.Millisecond))
+	return err
+}
+
+func (s *Server) refuse(reason string, st *status.Status) error {
+	s.metrics.refused.WithLabelValues(reason).Inc()
+	s.log.Warn("discovery stream refused", "reason", reason, "error", st.Message())
+	return st.Err()
+}
+
+// open authorises a stream.
+func (s *Server) open(ctx context.Context, g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+	first *discoveryv3.DeltaDiscoveryRequest) (*stream, error) {
+	id := first.GetNode().GetId()
+	switch {
+	case id == "":
+		return nil, s.refuse("node", status.New(codes.InvalidArgument, "the first request names no node: set node.id in the bootstrap"))
+	case len(id) > maxName:
+		return nil, s.refuse("node", status.Newf(codes.InvalidArgument, "the node id has %d bytes: more than the limit of %d", len(id), maxName))
+	}
+	proxyID, err := s.cfg.Authorize(ctx, first.GetNode())
+	if err != nil {
+		return nil, s.refuse("unauthorised", status.Newf(codes.PermissionDenied,
+			"node %q may not have a configuration: %v; present a certificate whose SPIFFE ID belongs to that node", id, err))
+	}
+	p, n, err := s.attach(proxyID, id, envoyVersion(first.GetNode()))
+	if err != nil {
+		return nil, s.refuse("limit", status.New(codes.ResourceExhausted, err.Error()))
+	}
+	st := &stream{
+		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits, s.analyst), begun: time.Now(),
+		log: s.log.With("proxy", proxyID, "node", id),
+	}
+	st.log.Info("discovery stream opened", "envoy", n.status.Load().Envoy)
+	s.wake()
+	return st, nil
+}
+
+func envoyVersion(n *corev3.Node) string {
+	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		return fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	}
+	return n.GetUserAgentVersion()
+}
+
+// run owns the ledger.
+func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, requests <-chan *discoveryv3.DeltaDiscoveryRequest) error {
+	if err := st.request(first); err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if err := st.send(); err != nil {
+			return err
+		}
+		if w := st.l.wake; w.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(w))
+		}
+		select {
+		case req := <-requests:
+			if err := st.request(req); err != nil {
+				return err
+			}
+		case <-st.n.signal:
+			st.takeIn()
+		case <-timer.C:
+		case <-st.n.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// send sends what there is to send. Before each response it looks for newer
+// content, so that a slow node skips what is out of date.
+func (st *stream) send() error {
+	for {
+		k, resp := st.l.next(time.Now())
+		st.report()
+		if resp == nil {
+			return nil
+		}
+		size := uint64(proto.Size(resp))
+		st.l.types[k].bytes += size
+		m, label := st.metrics, k.String()
+		m.responses.WithLabelValues(label).Inc()
+		m.resources.WithLabelValues(label).Add(float64(len(resp.GetResources()) + len(resp.GetRemovedResources())))
+		m.bytes.WithLabelValues(label).Add(float64(size))
+		if err := st.grpc.Send(resp); err != nil {
+			return err
+		}
+		select {
+		case <-st.n.signal:
+			st.takeIn()
+		default:
+		}
+	}
+}
+
+func (st *stream) takeIn() {
+	if b, ok := st.p.take(st.n); ok {
+		// The lag of a node that has just come does not count what it missed.
+		if b.stamp.At.Before(st.begun) {
+			b.stamp.At = st.begun
+		}
+		st.l.apply(b, time.Now())
+	}
+}
+
+func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) error {
+	if id := req.GetNode().GetId(); id != "" && id != st.n.id {
+		return st.refuse("node", status.Newf(codes.PermissionDenied,
+			"the node id changed from %q to %q within a stream: open a stream for each node", st.n.id, id))
+	}
+	k, ok := kindOf(req.GetTypeUrl())
+	if !ok {
+		// A node that asks for something odd is still served all else.
+		st.metrics.unknown.Inc()
+		if !st.warned {
+			st.warned = true
+			st.log.Warn("a node asks for a type that is not served; take it out of its configuration", "type", clip(req.GetTypeUrl()))
+		}
+		return nil
+	}
+	t := st.l.types[k]
+	acks, nacks := t.acks, t.nacks
+	if err := st.l.request(k, req, time.Now()); err != nil {
+		return st.refuse("limit", status.New(codes.ResourceExhausted, err.Error()))
+	}
+	st.metrics.acks.WithLabelValues(k.String()).Add(float64(t.acks - acks))
+	st.metrics.nacks.WithLabelValues(k.String()).Add(float64(t.nacks - nacks))
+	return nil
+}
+
+// report logs and counts what happened, and publishes the status.
+func (st *stream) report() {
+	for _, e := range st.l.takeEvents() {
+		st.observe(e)
+	}
+	previous := st.n.status.Load()
+	now := st.l.status(previous)
+	now.Proxy, now.Node, now.Envoy = previous.Proxy, previous.Node, previous.Envoy
+	now.Connected, now.Since, now.Lag = true, st.begun, st.lag
+	var rejected [kinds]int
+	for e := range st.l.rejected {
+		rejected[e.kind]++
+	}
+	st.p.mu.Lock()
+	if !st.n.over() { // else what detach has published is the last word
+		st.n.status.Store(&now)
+		st.n.share(st.metrics, rejected)
+	}
+	st.p.mu.Unlock()
+	st.wake()
+}
+
+func (st *stream) observe(e event) {
+	label := e.kind.String()
+	switch e.what {
+	case eventAcked:
+		st.lag = e.lag
+		st.metrics.lag.Observe(e.lag.Seconds())
+	case eventNacked:
+		// The culprit is reported when it is found.
+		st.log.Info("proxy rejected a response", "type", label, "resources", e.count, "message", e.message)
+	case eventRejected:
+		by := "proxy"
+		if e.rejection.HeldBack {
+			by = "check"
+		}
+		st.metrics.rejected.WithLabelValues(label, by).Inc()
+		if e.rejection.Attempts == 1 {
+			st.log.Warn("resource set aside; the proxy keeps the last good one", "type", label, "name", e.name, "subject", e.rejection.Subject,
+				"by", by, "message", e.rejection.Message)
+		}
+	case eventHealed:
+		st.metrics.healed.WithLabelValues(label).Inc()
+		st.log.Info("proxy has taken a resource that it had rejected", "type", label, "name", e.name, "subject", e.rejection.Subject)
+	case eventCold:
+		st.metrics.cold.Inc()
+		st.log.Warn("proxy did not take a new cluster's endpoints or secrets in time; listeners and routes go ahead", "cluster", e.name,
+			"after", st.cfg.Limits.Warm)
+	}
+}
