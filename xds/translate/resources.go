@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"fmt"
+	"io"
+	"log/slog"
 	"net/netip"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -70,6 +73,28 @@ type Resource struct {
 	// "HTTPRoute/app-ns/route-a@east", "ServiceImport/app-ns/svc-a".
 	Subject string
 }
+
+// same reports whether both say the same of the same.
+func (r *Resource) same(o *Resource) bool {
+	return r.Name == o.Name && r.Version == o.Version && r.Subject == o.Subject && r.Body.GetTypeUrl() == o.Body.GetTypeUrl()
+}
+
+// String names the resource. Its content is not shown: secrets are among them.
+func (r Resource) String() string {
+	return r.Body.GetTypeUrl() + " " + r.Name + " version " + r.Version
+}
+
+// GoString is String.
+func (r Resource) GoString() string { return r.String() }
+
+// Format is String for every verb.
+func (r Resource) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+
+// LogValue is String.
+func (r Resource) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// MarshalText is String.
+func (r Resource) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Resources is the complete configuration of one proxy. Immutable; successive
 // values share what did not change.

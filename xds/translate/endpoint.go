@@ -1,0 +1,99 @@
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// overprovisioning is Envoy's default: a group takes all of its traffic until
+// less than 1/1.4 of it, by weight, is healthy.
+const overprovisioning = 140
+
+// loadAssignment translates a backend's endpoints. A group becomes a locality of
+// its own (sub_zone is the cluster), so that clusters of one zone stay apart.
+func loadAssignment(b *resolve.Backend) (*endpointv3.ClusterLoadAssignment, []Problem) {
+	var problems []Problem
+	known := map[string]bool{}
+	for _, c := range b.Config.Crossings {
+		known[string(c.Cluster)] = c.TrustDomain != ""
+	}
+	out := &endpointv3.ClusterLoadAssignment{
+		ClusterName: b.Key.String(),
+		Policy: &endpointv3.ClusterLoadAssignment_Policy{
+			OverprovisioningFactor: u32(overprovisioning),
+			// An endpoint of a crossing gateway stands for all behind it.
+			WeightedPriorityHealth: true,
+		},
+	}
+	fail := func(format string, a ...any) {
+		problems = append(problems, Problem{Subject: b.Key.String(), Message: fmt.Sprintf(format, a...)})
+	}
+	// Priorities must have no gaps, also where a group is left out.
+	priority, last := -1, uint32(0)
+	for i := range b.Groups {
+		g := &b.Groups[i]
+		if g.Crossing && !known[string(g.Cluster)] {
+			fail("cluster %s is behind crossing gateways and has no known trust domain: its endpoints are left out, for nothing goes there without TLS", g.Cluster)
+			continue
+		}
+		l := &endpointv3.LocalityLbEndpoints{
+			Locality: &corev3.Locality{Region: g.Region, Zone: g.Zone, SubZone: string(g.Cluster)},
+		}
+		for j := range g.Endpoints {
+			e := &g.Endpoints[j]
+			if !e.Addr.IsValid() || e.Addr.Port() == 0 {
+				if e.Host != "" {
+					fail("cluster %s gives its crossing gateway by name (%s): only IP addresses can be used yet; publish host:port with an IP address", g.Cluster, clip(e.Host))
+				} else {
+					fail("cluster %s has an endpoint without an address (pod %s)", g.Cluster, clip(e.Pod))
+				}
+				continue
+			}
+			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(g, e))
+		}
+		if len(l.LbEndpoints) == 0 {
+			continue
+		}
+		if priority < 0 || g.Priority != last {
+			priority, last = priority+1, g.Priority
+		}
+		l.Priority = uint32(priority)
+		out.Endpoints = append(out.Endpoints, l)
+	}
+	return out, problems
+}
+
+func lbEndpoint(g *resolve.EndpointGroup, e *resolve.Endpoint) *endpointv3.LbEndpoint {
+	health := corev3.HealthStatus_UNHEALTHY
+	if e.Healthy {
+		health = corev3.HealthStatus_HEALTHY
+	}
+	meta := map[string]*structpb.Struct{}
+	ours := map[string]*structpb.Value{"cluster": structpb.NewStringValue(string(g.Cluster))}
+	if e.Pod != "" {
+		ours["pod"] = structpb.NewStringValue(valid(e.Pod))
+	}
+	meta[metaCauseway] = &structpb.Struct{Fields: ours}
+	if g.Crossing {
+		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyCrossing: structpb.NewStringValue(string(g.Cluster))}}
+	}
+	return &endpointv3.LbEndpoint{
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},
+		HealthStatus:        health,
+		LoadBalancingWeight: u32(max(e.Weight, 1)),
+		Metadata:            &corev3.Metadata{FilterMetadata: meta},
+	}
+}
+
+func socketAddress(a netip.AddrPort) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       a.Addr().Unmap().WithZone("").String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+	}}}
+}

@@ -1,0 +1,82 @@
+package translate
+
+import (
+	"strconv"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// The names of resources. They are unique within a type and proxy, and the same
+// in all proxies that get the same resource:
+//
+//	Listener   frontend/<Frontend>/<port>             sidecar
+//	           chain/<Frontend>/<port>                gateway, internal
+//	           gateway/<port>                         gateway
+//	           crossing                               crossing
+//	Route      frontend/<Frontend>/<port>             producer routes or plain delivery
+//	           frontend/<Frontend>/<port>/from/<ns>   consumer routes of a namespace
+//	           gateway/<ns>/<name>/<port>
+//	Cluster    <Backend>                              sidecar, gateway
+//	           chain/<Frontend>/<port>                gateway, leads to the internal listener
+//	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
+//	Endpoints  <Backend>                              all roles
+//	Secret     identity, bundles, bundle/<trust domain>
+//
+// <Frontend> is FrontendKey.String() and <Backend> BackendKey.String(). Kinds
+// contain no '/', so none of the name spaces overlap.
+const (
+	nameCrossing    = "crossing"
+	nameIdentity    = "identity"
+	nameBundles     = "bundles"
+	prefixBundle    = "bundle/"
+	prefixChain     = "chain/"
+	prefixFrontend  = "frontend/"
+	prefixGateway   = "gateway/"
+	infixFrom       = "/from/"
+	nameNoCluster   = "none" // the cluster that there never is
+	nameRouter      = "envoy.filters.http.router"
+	namePlainRoute  = "plain"
+	metaCauseway    = "causeway"
+	metaSocketMatch = "envoy.transport_socket_match"
+	keyCrossing     = "crossing"
+)
+
+// FrontendListenerName is the name of a sidecar's listener for a frontend's port.
+func FrontendListenerName(key resolve.FrontendKey, port int32) string {
+	return prefixFrontend + key.String() + "/" + strconv.Itoa(int(port))
+}
+
+// FrontendRouteName is the name of the routes that govern a frontend's port:
+// those of consumer's routes, or with an empty consumer everybody else's.
+func FrontendRouteName(key resolve.FrontendKey, port int32, consumer string) string {
+	n := FrontendListenerName(key, port)
+	if consumer != "" {
+		n += infixFrom + consumer
+	}
+	return n
+}
+
+// GatewayListenerName is the name of a gateway's listener for a port.
+func GatewayListenerName(port int32) string { return prefixGateway + strconv.Itoa(int(port)) }
+
+// GatewayRouteName is the name of a Gateway's routes for a port.
+func GatewayRouteName(namespace, name string, port int32) string {
+	return prefixGateway + namespace + "/" + name + "/" + strconv.Itoa(int(port))
+}
+
+// ChainName is the name of the internal listener, and of the cluster leading to
+// it, by which a gateway chains through a frontend's producer routes.
+func ChainName(key resolve.FrontendKey, port int32) string {
+	return prefixChain + key.String() + "/" + strconv.Itoa(int(port))
+}
+
+// RuleName is the name of an Envoy route: "HTTPRoute/ns/name@cluster/rule/match",
+// the indices as in the route's spec. The access log and, with
+// Options.DebugHeaders, responses show it.
+func RuleName(r *resolve.Rule) string {
+	return r.Route.String() + "/" + strconv.Itoa(r.RuleIndex) + "/" + strconv.Itoa(r.MatchIndex)
+}
+
+// PlainRouteName is the name of the one Envoy route of a frontend that no route
+// governs: "plain/<Frontend>".
+func PlainRouteName(key resolve.FrontendKey) string { return namePlainRoute + "/" + key.String() }

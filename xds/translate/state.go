@@ -1,0 +1,334 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// Input is all that a proxy's configuration depends on.
+type Input struct {
+	Proxy  Proxy
+	Result *resolve.Result
+	// Bindings says where listeners bind. What it answers for a proxy and key may
+	// change only from "not now" to an address; see State.Update.
+	Bindings Bindings
+	// Identity is the proxy's SVID and Bundles whom it trusts. Both are compared
+	// by pointer.
+	Identity *Identity
+	Bundles  *Bundles
+	Options  Options
+	// Cache is shared with the other proxies of the agent; nil for none.
+	Cache *Cache
+}
+
+// Options are choices that hold for all proxies of an agent.
+type Options struct {
+	// AccessLog is the file that Envoy logs requests and connections to, one JSON
+	// object a line; "/dev/stdout" is its standard output. Empty: no log.
+	AccessLog string
+	// DebugHeaders adds HeaderRoute and HeaderUpstream to responses.
+	DebugHeaders bool
+}
+
+// Problem says why something has no part, or another part than was asked for, in
+// a proxy's configuration.
+type Problem struct {
+	Subject string // what Resource.Subject would name
+	Message string
+}
+
+func sortProblems(p []Problem) {
+	slices.SortFunc(p, func(a, b Problem) int {
+		if c := strings.Compare(a.Subject, b.Subject); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Message, b.Message)
+	})
+}
+
+// State is the configuration of one proxy with what is needed to bring it up to
+// date. Immutable; read it from any goroutine.
+type State struct {
+	// Resources is what the proxy is to have.
+	Resources *Resources
+
+	in    Input
+	trust []string // the trust domains that clusters claim, sorted
+	units *iradix.Tree[*unit]
+	needs *iradix.Tree[int] // how many units need a unit, by its key
+	bad   *iradix.Tree[[]Problem]
+}
+
+// Problems lists what could not be translated, sorted. The cost is in proportion
+// to their number.
+func (s *State) Problems() []Problem {
+	var out []Problem
+	s.bad.Root().Walk(func(_ []byte, p []Problem) bool {
+		out = append(out, p...)
+		return false
+	})
+	sortProblems(out)
+	return slices.Compact(out)
+}
+
+// Build translates everything.
+func Build(in Input) *State {
+	empty := &State{
+		Resources: NewResources(nil),
+		units:     iradix.New[*unit](),
+		needs:     iradix.New[int](),
+		bad:       iradix.New[[]Problem](),
+	}
+	s, _ := empty.rebuild(in)
+	return s
+}
+
+// Update brings the configuration up to date with in; s itself does not change.
+// delta must name at least what differs between the Result of s and that of in;
+// name a frontend there also when Bindings has an address for it that it did not
+// have before. The outcome equals Build(in), at a cost in proportion to delta.
+func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
+	if in.Proxy != s.in.Proxy || in.Options != s.in.Options {
+		return s.rebuild(in)
+	}
+	b := s.edit(in)
+	if in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || !slices.Equal(b.trust, s.trust) {
+		b.refresh(unitKey{kind: unitSecrets})
+	}
+	switch in.Proxy.Role {
+	case RoleSidecar:
+		for _, name := range delta.Frontends {
+			b.refresh(unitKey{kind: unitFrontend, name: name})
+		}
+	case RoleGateway:
+		for _, name := range delta.Gateways {
+			if k := (unitKey{kind: unitGateway, name: name}); name == in.Proxy.Namespace+"/"+in.Proxy.Name {
+				b.refresh(k)
+			}
+		}
+		for _, list := range [][]string{delta.Frontends, delta.Remotes} {
+			for _, name := range list {
+				b.refreshChains(name)
+			}
+		}
+	case RoleCrossing:
+		if _, bound := s.Resources.Get(TypeListener, nameCrossing); !bound {
+			b.refresh(unitKey{kind: unitCrossing})
+		}
+		for _, name := range delta.Imports {
+			b.refresh(unitKey{kind: unitImport, name: name})
+		}
+	}
+	for _, list := range [][]string{delta.BackendConfigs, delta.BackendEndpoints} {
+		for _, name := range list {
+			if k := (unitKey{kind: unitBackend, name: name}); b.needed(k) {
+				b.refresh(k)
+			}
+		}
+	}
+	return b.done()
+}
+
+// rebuild looks at everything anew, and keeps what turns out the same.
+func (s *State) rebuild(in Input) (*State, Changes) {
+	b := s.edit(in)
+	for _, k := range roots(in) {
+		b.refresh(k)
+	}
+	want := map[string]bool{}
+	for _, k := range roots(in) {
+		want[k.String()] = true
+	}
+	var old []unitKey
+	b.units.Root().Walk(func(_ []byte, u *unit) bool {
+		old = append(old, u.key)
+		return false
+	})
+	for _, k := range old {
+		switch {
+		case k.isRoot() && !want[k.String()]:
+			b.set(k, nil)
+		case !k.isRoot() && b.needed(k):
+			b.refresh(k)
+		}
+	}
+	return b.done()
+}
+
+// edit is an update under way.
+type edit struct {
+	in        Input
+	from      *State
+	trust     []string
+	units     *iradix.Txn[*unit]
+	needs     *iradix.Txn[int]
+	bad       *iradix.Txn[[]Problem]
+	resources map[string]*iradix.Txn[*Resource]
+	touched   map[string]map[string]struct{}
+	fresh     map[string]bool // units made in this update
+}
+
+func (s *State) edit(in Input) *edit {
+	if in.Cache == nil {
+		in.Cache = NewCache()
+	}
+	return &edit{
+		in: in, from: s, trust: claimed(in.Result),
+		units: s.units.Txn(), needs: s.needs.Txn(), bad: s.bad.Txn(),
+		resources: map[string]*iradix.Txn[*Resource]{}, touched: map[string]map[string]struct{}{}, fresh: map[string]bool{},
+	}
+}
+
+// claimed lists the trust domains of the clusters, sorted.
+func claimed(r *resolve.Result) []string {
+	var out []string
+	if r.Snapshot == nil {
+		return nil
+	}
+	for _, c := range r.Snapshot.Clusters() {
+		if c.Meta.TrustDomain != "" {
+			out = append(out, c.Meta.TrustDomain)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (b *edit) needed(k unitKey) bool {
+	n, ok := b.needs.Get([]byte(k.String()))
+	return ok && n > 0
+}
+
+// refresh makes a unit anew, once an update.
+func (b *edit) refresh(k unitKey) {
+	if b.fresh[k.String()] {
+		return
+	}
+	b.fresh[k.String()] = true
+	b.set(k, makeUnit(b.in, b.trust, k))
+}
+
+func (b *edit) refreshChains(frontend string) {
+	var keys []unitKey
+	b.units.Root().WalkPrefix([]byte(unitKey{kind: unitChain, name: frontend}.prefix()), func(_ []byte, u *unit) bool {
+		keys = append(keys, u.key)
+		return false
+	})
+	for _, k := range keys {
+		b.refresh(k)
+	}
+}
+
+// set puts a unit in place of the one before, or takes it away (nil), and with it
+// what it alone needed.
+func (b *edit) set(k unitKey, u *unit) {
+	key := []byte(k.String())
+	old, _ := b.units.Get(key)
+	if old == nil {
+		old = &unit{}
+	}
+	if u == nil {
+		b.units.Delete(key)
+		b.bad.Delete(key)
+		u = &unit{}
+	} else {
+		b.units.Insert(key, u)
+		if len(u.problems) > 0 {
+			b.bad.Insert(key, u.problems)
+		} else {
+			b.bad.Delete(key)
+		}
+	}
+	for t, list := range old.resources {
+		for _, r := range list {
+			if !slices.ContainsFunc(u.resources[t], func(n *Resource) bool { return n.Name == r.Name }) {
+				b.txn(t).Delete([]byte(r.Name))
+				b.touch(t, r.Name)
+			}
+		}
+	}
+	for t, list := range u.resources {
+		for i, r := range list {
+			if was, ok := b.txn(t).Get([]byte(r.Name)); ok && was.same(r) {
+				list[i] = was
+				continue
+			}
+			b.txn(t).Insert([]byte(r.Name), r)
+			b.touch(t, r.Name)
+		}
+	}
+	// What is needed comes before what is not needed any more goes, so that what
+	// passes from one unit to another is not made twice.
+	for _, n := range u.needs {
+		b.count(n, +1)
+	}
+	for _, n := range old.needs {
+		b.count(n, -1)
+	}
+}
+
+func (b *edit) count(k unitKey, by int) {
+	key := []byte(k.String())
+	n, _ := b.needs.Get(key)
+	n += by
+	switch {
+	case n == 0:
+		b.needs.Delete(key)
+		delete(b.fresh, k.String())
+		b.set(k, nil)
+		return
+	case n == 1 && by > 0:
+		b.needs.Insert(key, n)
+		b.refresh(k)
+		return
+	}
+	b.needs.Insert(key, n)
+}
+
+func (b *edit) txn(t string) *iradix.Txn[*Resource] {
+	txn := b.resources[t]
+	if txn == nil {
+		txn = b.from.Resources.All(t).Txn()
+		b.resources[t] = txn
+	}
+	return txn
+}
+
+func (b *edit) touch(t, name string) {
+	if b.touched[t] == nil {
+		b.touched[t] = map[string]struct{}{}
+	}
+	b.touched[t][name] = struct{}{}
+}
+
+func (b *edit) done() (*State, Changes) {
+	changes := Changes{Changed: map[string][]string{}, Removed: map[string][]string{}}
+	types := maps.Clone(b.from.Resources.types)
+	if types == nil {
+		types = map[string]*iradix.Tree[*Resource]{}
+	}
+	for t, txn := range b.resources {
+		tree := txn.Commit()
+		for _, name := range slices.Sorted(maps.Keys(b.touched[t])) {
+			was, had := b.from.Resources.Get(t, name)
+			is, has := tree.Get([]byte(name))
+			switch {
+			case had && !has:
+				changes.Removed[t] = append(changes.Removed[t], name)
+			case has && was != is:
+				changes.Changed[t] = append(changes.Changed[t], name)
+			}
+		}
+		types[t] = tree
+	}
+	return &State{
+		Resources: &Resources{types: types},
+		in:        b.in, trust: b.trust,
+		units: b.units.Commit(), needs: b.needs.Commit(), bad: b.bad.Commit(),
+	}, changes
+}
