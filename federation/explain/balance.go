@@ -6,7 +6,7 @@ import (
 )
 
 // overprovisioning is Envoy's default factor, in percent: a priority that has at
-// least 1/1.4 of its endpoints healthy takes all the traffic that is offered.
+// least 1/1.4 of its weight healthy takes all the traffic that is offered.
 const overprovisioning = 140
 
 // Destination is a backend's endpoints with the share of requests that each
@@ -78,18 +78,18 @@ func (e *explainer) destination(k resolve.BackendKey) *Destination {
 
 // priorityLoads gives the percentage of requests that each priority takes, by
 // Envoy's arithmetic, which is in whole percent: a priority can take 1.4 times
-// its share of healthy endpoints, what it can't take overflows to the next, and
+// the healthy share of its weight (weighted_priority_health), what it can't take overflows to the next, and
 // if all together can't take everything they are scaled up.
 func priorityLoads(groups []resolve.EndpointGroup) (loads []int, unhealthy bool) {
-	var healthy, all []int
+	var healthy, all []uint64
 	for _, g := range groups {
 		for int(g.Priority) >= len(all) {
 			healthy, all = append(healthy, 0), append(all, 0)
 		}
 		for _, x := range g.Endpoints {
-			all[g.Priority]++
+			all[g.Priority] += uint64(x.Weight)
 			if x.Healthy {
-				healthy[g.Priority]++
+				healthy[g.Priority] += uint64(x.Weight)
 			}
 		}
 	}
@@ -98,7 +98,7 @@ func priorityLoads(groups []resolve.EndpointGroup) (loads []int, unhealthy bool)
 	total := 0
 	for i := range all {
 		if all[i] > 0 {
-			capacity[i] = min(100, overprovisioning*healthy[i]/all[i])
+			capacity[i] = int(min(100, overprovisioning*healthy[i]/all[i]))
 		}
 		total += capacity[i]
 	}

@@ -145,7 +145,7 @@ func (d *dumper) backend(b *Backend) {
 			if e.Addr.IsValid() {
 				at = e.Addr.String()
 			}
-			d.line(2, "%s weight %d%s%s%s", at, e.Weight, flagged(!e.Healthy, " unhealthy"), flagged(e.Pod != "", " pod "+e.Pod), flagged(g.Crossing, fmt.Sprintf(" before %d", e.Behind)))
+			d.line(2, "%s weight %d%s%s%s", at, e.Weight, flagged(!e.Healthy, " unhealthy"), flagged(e.Pod != "", " pod "+e.Pod), flagged(e.Missing, " missing")+flagged(g.Crossing, fmt.Sprintf(" before %d", e.Behind)))
 		}
 	}
 }

@@ -1,10 +1,10 @@
 package resolve
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"sort"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -13,13 +13,18 @@ import (
 )
 
 // Weights within a tier. Without causeway.dev/weight every endpoint counts
-// unitWeight, and a crossing gateway as much as the endpoints behind it; with
-// it, a tier's weights add up to about tierWeight. Both keep the sum far below
-// Envoy's limit of 2^32.
+// unitWeight; with it, a tier's weights add up to about tierWeight. Either way a
+// cluster's weight is spread over all its endpoints, ready or not, so that what
+// is not ready is missing from its share and overflows (Envoy's priority health
+// goes by weight), and a crossing gateway weighs as much as the ready endpoints
+// behind it. The sum stays far below Envoy's limit of 2^32.
 const (
 	unitWeight = 1000
 	tierWeight = 1 << 24
 	maxSum     = 1 << 31
+	// Envoy reckons the health of a priority in whole percent of 1.4 times its
+	// share of healthy weight: below 1/140 it is nothing at all.
+	leastHealth = 100
 )
 
 // share is one cluster's part of a backend before tiers and weights.
@@ -32,7 +37,9 @@ type share struct {
 	ready, waiting, leaving []Endpoint
 }
 
-func (s *share) empty() bool { return len(s.ready)+len(s.waiting) == 0 }
+func (s *share) empty() bool { return s.count() == 0 }
+
+func (s *share) count() uint64 { return uint64(len(s.ready) + len(s.waiting)) }
 
 // backendUnit computes a backend: its configuration and its endpoints.
 func backendUnit(r *reader, key BackendKey) output {
@@ -179,6 +186,7 @@ func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
 		if len(tier) == 0 {
 			continue
 		}
+		first := len(out)
 		for i, w := range weigh(tier, weighted || even) {
 			s := tier[i]
 			g := EndpointGroup{Cluster: s.cluster.ID, Region: s.cluster.Meta.Region, Zone: s.cluster.Meta.Zone, Priority: priority, Crossing: s.crossing}
@@ -189,6 +197,7 @@ func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
 			}
 			out = append(out, g)
 		}
+		keepVisible(out[first:])
 		priority++
 	}
 	sort.SliceStable(out, func(i, j int) bool {
@@ -257,13 +266,13 @@ func rally(tiers [][]*share) bool {
 }
 
 // weigh gives each cluster of a tier its weight: by explicit weights, or by the
-// number of ready endpoints. Units are those of unitWeight and tierWeight.
+// number of its endpoints.
 func weigh(tier []*share, byWeight bool) []uint64 {
 	out := make([]uint64, len(tier))
 	var sum, count uint64
 	for _, s := range tier {
 		sum += uint64(s.weight)
-		count += uint64(len(s.ready) + len(s.waiting))
+		count += s.count()
 	}
 	unit := uint64(unitWeight)
 	if count*unit > maxSum {
@@ -273,40 +282,39 @@ func weigh(tier []*share, byWeight bool) []uint64 {
 		if byWeight && len(tier) > 1 {
 			out[i] = uint64(s.weight) * tierWeight / sum
 		} else {
-			out[i] = uint64(len(s.ready)) * unit
+			out[i] = s.count() * unit
 		}
 	}
 	return out
 }
 
-// podEndpoints spreads a cluster's weight over its ready endpoints; those that
-// aren't ready weigh as much as one that is, so that they count in full when
-// they become so.
 func podEndpoints(s *share, weight uint64) []Endpoint {
-	n := uint64(len(s.ready))
-	each := uint64(unitWeight)
-	if n > 0 {
-		each = max(1, weight/n)
-	}
-	out := make([]Endpoint, 0, len(s.ready)+len(s.waiting))
+	each := uint32(max(1, weight/s.count()))
+	out := make([]Endpoint, 0, s.count())
 	for _, e := range s.ready {
-		e.Weight, e.Healthy = uint32(each), true
+		e.Weight, e.Healthy = each, true
 		out = append(out, e)
 	}
 	for _, e := range s.waiting {
-		e.Weight = uint32(each)
+		e.Weight = each
 		out = append(out, e)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Addr.Compare(out[j].Addr) < 0 })
 	return out
 }
 
-// crossingEndpoints are the gateways of a cluster of another network.
+// crossingEndpoints are the gateways of a cluster of another network. With
+// nobody ready behind them they stand for what is missing.
 func crossingEndpoints(s *share, weight uint64) []Endpoint {
 	gates := slices.Clone(s.cluster.Meta.Crossing)
 	slices.Sort(gates)
 	gates = slices.Compact(gates)
-	out := make([]Endpoint, 0, len(gates))
+	out := make([]Endpoint, 0, len(gates)+1)
+	if n := uint64(len(s.ready)); n > 0 && len(s.waiting) > 0 {
+		missing := weight * uint64(len(s.waiting)) / s.count()
+		weight -= missing
+		out = append(out, Endpoint{Addr: placeholder(s.cluster.ID), Weight: uint32(max(1, missing)), Behind: len(s.waiting), Missing: true})
+	}
 	for _, g := range gates {
 		e := Endpoint{Weight: uint32(max(1, weight/uint64(len(gates)))), Healthy: len(s.ready) > 0, Behind: len(s.ready)}
 		if a, err := netip.ParseAddrPort(g); err == nil {
@@ -320,7 +328,45 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 		if c := out[i].Addr.Compare(out[j].Addr); c != 0 {
 			return c < 0
 		}
-		return strings.Compare(out[i].Host, out[j].Host) < 0
+		return out[i].Host < out[j].Host
 	})
 	return out
+}
+
+// placeholder is an address that no host has (RFC 1112, class E), one for each
+// cluster.
+func placeholder(id cluster.ID) netip.AddrPort {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	n := h.Sum32()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{240 | byte(n>>24)&7, byte(n >> 16), byte(n >> 8), byte(n)}), 9)
+}
+
+// keepVisible makes unhealthy endpoints of a tier lighter where their weight
+// would round the healthy ones' share down to nothing: one ready pod of three
+// hundred still serves.
+func keepVisible(tier []EndpointGroup) {
+	var healthy, unhealthy, count uint64
+	for _, g := range tier {
+		for _, e := range g.Endpoints {
+			if e.Healthy {
+				healthy += uint64(e.Weight)
+			} else {
+				unhealthy += uint64(e.Weight)
+				count++
+			}
+		}
+	}
+	limit := healthy * (leastHealth - 1)
+	if healthy == 0 || unhealthy <= limit {
+		return
+	}
+	each := uint32(max(1, limit/count))
+	for _, g := range tier {
+		for i := range g.Endpoints {
+			if e := &g.Endpoints[i]; !e.Healthy {
+				e.Weight = min(e.Weight, each)
+			}
+		}
+	}
 }

@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestGolden resolves each folder of testdata for each of its clusters. What the
-// folder holds is in world_test.go; <cluster>.golden is the outcome. Folders and
+// folder holds is in package resolvetest; <cluster>.golden is the outcome. Folders and
 // golden files that belong to nothing fail.
 func TestGolden(t *testing.T) {
 	dirs, err := os.ReadDir("testdata")
@@ -26,7 +28,7 @@ func TestGolden(t *testing.T) {
 		}
 		t.Run(d.Name(), func(t *testing.T) {
 			dir := filepath.Join("testdata", d.Name())
-			snap := readWorld(t, dir)
+			snap := resolvetest.Dir(t, dir)
 			expected := map[string]bool{"meta.yaml": true, "health.yaml": true}
 			for _, c := range snap.Clusters() {
 				expected[string(c.ID)+".yaml"] = true

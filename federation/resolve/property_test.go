@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -30,6 +31,9 @@ var (
 	someNames      = []string{"a", "b"}
 	someHosts      = []string{"a.example.com", "b.example.com", "*.example.com", "*.com"}
 )
+
+// at is a moment for objects that have no store revision.
+func at(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
 
 // step is one change in a history: of an object, or of a cluster.
 type step struct {

@@ -278,8 +278,14 @@ type Endpoint struct {
 	Weight  uint32         // at least 1
 	Healthy bool           // false: sent to Envoy as unhealthy, so that overflow sees the missing share
 	Pod     string
+	// Missing marks the entry that stands, in a group of crossing gateways, for
+	// the endpoints behind them that are not ready: it is unhealthy and its
+	// address is nobody's, so that it is never called, but its Weight lets
+	// overflow see the share that is missing.
+	Missing bool
 	// Behind counts the healthy endpoints of the cluster behind a crossing
-	// gateway; each of the cluster's gateways reaches them all.
+	// gateway; each of the cluster's gateways reaches them all. In a Missing
+	// entry it counts those that are not ready.
 	Behind int
 }
 

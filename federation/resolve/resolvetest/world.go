@@ -1,4 +1,14 @@
-package resolve
+// Package resolvetest reads little worlds for tests: the clusters of a
+// clusterset, each with its objects, as a Snapshot. Tests of the resolver and of
+// what builds on it share it.
+//
+// A world is a set of files: meta.yaml says of each cluster its region, zone,
+// network and crossing gateways; <cluster>.yaml holds the cluster's objects as
+// Kubernetes manifests; health.yaml, if it is there, the liveness of clusters
+// that are not alive. The kind Pods, which exists here alone, is a short way to
+// write an EndpointSlice: it names the Service that stands before it and how many
+// endpoints are ready, notReady and terminating.
+package resolvetest
 
 import (
 	"fmt"
@@ -9,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -23,9 +32,9 @@ import (
 	"github.com/causeway-mesh/causeway/federation"
 )
 
-// annotationRevision gives an object its seniority in a test. Without it,
+// AnnotationRevision gives an object its seniority in a test. Without it,
 // objects are as old as they come first in the files, sorted by cluster.
-const annotationRevision = "test/revision"
+const AnnotationRevision = "test/revision"
 
 // pods is a short way to write the EndpointSlice of a Service.
 type pods struct {
@@ -41,30 +50,54 @@ type meta struct {
 	Crossing              []string
 }
 
-// readWorld reads a folder: <cluster>.yaml for each cluster, meta.yaml and, if
-// it is there, health.yaml.
-func readWorld(t testing.TB, dir string) *federation.Snapshot {
+// Dir reads a world from a folder.
+func Dir(t testing.TB, dir string) *federation.Snapshot {
+	t.Helper()
+	files := map[string][]byte{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".yaml" {
+			continue
+		}
+		if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Files(t, files)
+}
+
+// Files reads a world from files by name.
+func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
 	t.Helper()
 	metas := map[string]meta{}
-	health := map[string]string{}
-	readYAML(t, filepath.Join(dir, "meta.yaml"), &metas, true)
-	readYAML(t, filepath.Join(dir, "health.yaml"), &health, false)
+	health := map[string]federation.Liveness{}
+	for name, into := range map[string]any{"meta.yaml": &metas, "health.yaml": &health} {
+		if err := yaml.UnmarshalStrict(files[name], into); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
 	var ids []string
 	for id := range metas {
 		ids = append(ids, id)
 	}
 	sort.Strings(ids)
-	b := federation.NewBuilder()
-	e := b.Edit()
+	e := federation.NewBuilder().Edit()
 	revision := int64(0)
 	for i, id := range ids {
 		m := metas[id]
 		h := federation.Health{Liveness: federation.Alive}
 		if l, ok := health[id]; ok {
-			h.Liveness = federation.Liveness(l)
+			h.Liveness = l
 		}
 		e.SetCluster(federation.Cluster{ID: cluster.ID(id), Health: h, Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
-		for _, o := range readObjects(t, filepath.Join(dir, id+".yaml"), cluster.ID(id), byte(i+1)) {
+		raw, ok := files[id+".yaml"]
+		if !ok {
+			t.Fatalf("%s.yaml is missing", id)
+		}
+		for _, o := range readObjects(t, id+".yaml", raw, cluster.ID(id), byte(i+1)) {
 			revision++
 			if o.Seniority.Revision == 0 {
 				o.Seniority.Revision = revision
@@ -79,26 +112,8 @@ func readWorld(t testing.TB, dir string) *federation.Snapshot {
 	return s
 }
 
-func readYAML(t testing.TB, path string, into any, must bool) {
+func readObjects(t testing.TB, path string, raw []byte, id cluster.ID, subnet byte) []*cluster.Object {
 	t.Helper()
-	raw, err := os.ReadFile(path)
-	if os.IsNotExist(err) && !must {
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := yaml.UnmarshalStrict(raw, into); err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-}
-
-func readObjects(t testing.TB, path string, id cluster.ID, subnet byte) []*cluster.Object {
-	t.Helper()
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out []*cluster.Object
 	services := map[string]*corev1.Service{}
 	next := byte(0)
@@ -120,7 +135,7 @@ func readObjects(t testing.TB, path string, id cluster.ID, subnet byte) []*clust
 		o := &cluster.Object{Cluster: id, Value: into}
 		m := into.(metav1.Object)
 		o.Ref = cluster.Ref{Kind: cluster.Kind(head.Kind), Namespace: m.GetNamespace(), Name: m.GetName()}
-		if s := m.GetAnnotations()[annotationRevision]; s != "" {
+		if s := m.GetAnnotations()[AnnotationRevision]; s != "" {
 			n, err := strconv.ParseInt(s, 10, 64)
 			if err != nil {
 				t.Fatal(err)
@@ -199,5 +214,16 @@ func packSlice(t testing.TB, in *discoveryv1.EndpointSlice) *cluster.EndpointSli
 	return out
 }
 
-// at is a moment for objects that have no store revision.
-func at(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
+func protocolOf(p corev1.Protocol) string {
+	if p == "" {
+		return string(corev1.ProtocolTCP)
+	}
+	return string(p)
+}
+
+func deref[T any](p *T, d T) T {
+	if p == nil {
+		return d
+	}
+	return *p
+}
