@@ -95,7 +95,7 @@ func (m *merger) take(in input) map[string]struct{} {
 	txn := m.records.Txn()
 	set := func(kv store.KV) {
 		old, ok := txn.Get([]byte(kv.Key))
-		if ok && old.CreateRevision == kv.CreateRevision && old.ModRevision == kv.ModRevision && bytes.Equal(old.Value, kv.Value) {
+		if ok && old.CreateRevision == kv.CreateRevision && old.ModRevision == kv.ModRevision && old.Leased == kv.Leased && bytes.Equal(old.Value, kv.Value) {
 			return
 		}
 		txn.Insert([]byte(kv.Key), kv)

@@ -1,0 +1,454 @@
+package federation
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/record"
+	"github.com/causeway-mesh/causeway/federation/record/recordtest"
+	"github.com/causeway-mesh/causeway/federation/store"
+)
+
+// world is a store and a source as a random history leaves them.
+type world struct {
+	*rapid.T
+	local    cluster.ID
+	der      []byte
+	revision int64
+	kvs      map[string]store.KV
+	objects  map[cluster.Ref]*cluster.Object // the local source's
+	meta     cluster.Meta
+}
+
+func (w *world) listing() *listing {
+	out := &listing{revision: w.revision}
+	for _, key := range slices.Sorted(maps.Keys(w.kvs)) {
+		out.records = append(out.records, w.kvs[key])
+	}
+	return out
+}
+
+// record draws a record of some cluster, sound or not.
+func (w *world) record() record.Record {
+	id := rapid.SampledFrom([]cluster.ID{"east", "west", "north"}).Draw(w.T, "cluster")
+	if rapid.IntRange(0, 9).Draw(w.T, "garbage") == 0 {
+		tail := rapid.SampledFrom([]string{"services/app/a", "routes/httproute/app/a", "routes/new/app/a", "meta/cluster", "meta/other", "trust/west.x", "strange/a", "endpoints/app/a/a-slice"}).Draw(w.T, "key")
+		return record.Record{Key: store.ClustersPrefix + string(id) + "/" + tail, Value: []byte{0xff}}
+	}
+	var r record.Record
+	var err error
+	switch rapid.IntRange(0, 7).Draw(w.T, "what") {
+	case 0:
+		r, err = record.EncodeMeta(id, cluster.Meta{Region: rapid.SampledFrom([]string{"r", "s"}).Draw(w.T, "region"), TrustDomain: rapid.SampledFrom([]string{"west.x", "north.x", ""}).Draw(w.T, "domain")})
+	case 1:
+		r, err = record.EncodeTrust(id, rapid.SampledFrom([]string{"west.x", "north.x"}).Draw(w.T, "domain"), [][]byte{w.der})
+	case 2:
+		r, err = record.EncodeAlive(id, rapid.SampledFrom([]string{"agent-0", "agent-1"}).Draw(w.T, "agent"))
+	case 3: // slices that move between Services
+		r, err = record.EncodeSlice(recordtest.Slice(id, "app", rapid.SampledFrom([]string{"a", "b"}).Draw(w.T, "service"), "a-slice", 1, 1))
+	default:
+		o := recordtest.Draw(w.T, id)
+		switch o.Kind {
+		case cluster.KindSecret:
+			o = recordtest.Route(id, "app", "b", 1, "a", "c", "/")
+			r, err = record.EncodeObject(o)
+		case cluster.KindService, cluster.KindServiceExport:
+			r, err = record.EncodeService(recordtest.Service(id, o.Namespace, o.Name, 1, 80), recordtest.Export(id, o.Namespace, o.Name, 2, fmt.Sprint(w.revision)))
+		case cluster.KindEndpointSlice:
+			r, err = record.EncodeSlice(o)
+		default:
+			r, err = record.EncodeObject(o)
+		}
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return r
+}
+
+// step changes the store at one revision.
+func (w *world) step() (events []store.Event) {
+	w.revision++
+	for range rapid.IntRange(1, 3).Draw(w.T, "ops") {
+		r := w.record()
+		old, exists := w.kvs[r.Key]
+		if rapid.IntRange(0, 2).Draw(w.T, "delete") == 0 {
+			if exists && old.ModRevision < w.revision {
+				delete(w.kvs, r.Key)
+				events = append(events, store.Event{KV: store.KV{Key: r.Key, ModRevision: w.revision}, Deleted: true})
+			}
+			continue
+		}
+		if old.ModRevision == w.revision {
+			continue
+		}
+		kv := store.KV{Key: r.Key, Value: r.Value, CreateRevision: w.revision, ModRevision: w.revision, Leased: strings.Contains(r.Key, "/alive/")}
+		if exists {
+			kv.CreateRevision = old.CreateRevision
+		}
+		w.kvs[r.Key] = kv
+		events = append(events, store.Event{KV: kv})
+	}
+	return events
+}
+
+// However a history was cut into inputs, batches or new listings, the Snapshot,
+// the problems and the leases are those of a fresh start from its end; and each
+// ChangeSet names every set that differs.
+func TestMergeEqualsFresh(t *testing.T) {
+	der := recordtest.Authority(t)
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{T: t, der: der, revision: 1, kvs: map[string]store.KV{}, objects: map[cluster.Ref]*cluster.Object{},
+			local: rapid.SampledFrom([]cluster.ID{"", "east"}).Draw(t, "local")}
+		m, box := newMerger(w.local), newInbox()
+		box.putList(nil, 1)
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			switch n := rapid.IntRange(0, 9).Draw(t, "step"); {
+			case n < 5:
+				events := w.step()
+				box.putBatch(store.Batch{Revision: w.revision, Events: events})
+			case n == 5: // the watch missed some
+				w.step()
+				w.step()
+				l := w.listing()
+				box.putList(l.records, l.revision)
+			case n == 6 && w.local != "":
+				w.meta = cluster.Meta{TrustDomain: rapid.SampledFrom([]string{"west.x", "east.x"}).Draw(t, "domain")}
+				meta := w.meta
+				box.put(func(in *input) { in.meta = &meta })
+			case w.local != "":
+				o := recordtest.Draw(t, w.local)
+				ref := o.Ref
+				if rapid.IntRange(0, 3).Draw(t, "gone") == 0 {
+					o = nil
+				}
+				w.objects[ref] = o
+				box.put(func(in *input) { in.local[ref] = o })
+			}
+			if rapid.Bool().Draw(t, "merge") {
+				before := m.builder.Snapshot()
+				out := m.merge(box.take())
+				checkChanges(t, before, m.builder.Snapshot(), out)
+			}
+		}
+		m.merge(box.take())
+
+		fresh := newMerger(w.local)
+		in := newInput(0)
+		in.list, in.revision, in.local, in.meta = w.listing(), w.revision, w.objects, &w.meta
+		fresh.merge(in)
+		if got, want := describe(m.builder.Snapshot()), describe(fresh.builder.Snapshot()); got != want {
+			t.Fatalf("the history leads to\n%s\na fresh start to\n%s", got, want)
+		}
+		if !reflect.DeepEqual(m.leases(), fresh.leases()) {
+			t.Fatalf("leases %v, fresh %v", m.leases(), fresh.leases())
+		}
+		m.problems.stale, fresh.problems.stale = true, true
+		got, _ := m.problems.settle()
+		want, _ := fresh.problems.settle()
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("problems %+v\nfresh    %+v", got, want)
+		}
+		if _, err := record.EncodeCopy(m.revision, slices.Values(w.listing().records), 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		if m.records.Len() != len(w.kvs) {
+			t.Fatalf("%d records are kept of %d", m.records.Len(), len(w.kvs))
+		}
+		checkRules(t, w, m.builder.Snapshot())
+	})
+}
+
+// sets lists what each Key stands for, as text.
+func sets(s *Snapshot) map[Key]string {
+	out := map[Key]string{}
+	add := func(k Key, o *cluster.Object) {
+		out[k] += fmt.Sprintf("%s@%s %v %p\n", o.Ref, o.Cluster, o.Seniority, o.Value)
+	}
+	for _, kind := range cluster.Kinds {
+		for _, o := range s.OfKind(kind) {
+			if sl, ok := o.Value.(*cluster.EndpointSlice); ok {
+				add(KeySlices(o.Namespace, sl.Service, o.Cluster), o)
+				continue
+			}
+			add(KeyNamed(kind, o.Namespace, o.Name), o)
+			add(KeyNamespace(kind, o.Namespace), o)
+			for _, k := range parentKeys(o) {
+				add(k, o)
+			}
+		}
+	}
+	for _, c := range s.Clusters() {
+		out[KeyClusters] += fmt.Sprintf("%s %+v %s\n", c.ID, c.Meta, c.Health.Liveness)
+	}
+	for _, td := range slices.Sorted(maps.Keys(s.Trust())) {
+		out[KeyTrust] += fmt.Sprintf("%s %x\n", td, s.Trust()[td])
+	}
+	return out
+}
+
+func checkChanges(t *rapid.T, before, after *Snapshot, out merged) {
+	a, b := sets(before), sets(after)
+	for k := range b {
+		if a[k] != b[k] && !out.changes.Has(k) {
+			t.Fatalf("%q differs, and the ChangeSet doesn't say so:\n%s\n%s", k, a[k], b[k])
+		}
+	}
+	for k := range a {
+		if _, ok := b[k]; !ok && !out.changes.Has(k) {
+			t.Fatalf("%q is gone, and the ChangeSet doesn't say so", k)
+		}
+	}
+	if (before != after) != (out.snapshot != nil) {
+		t.Fatal("a new Snapshot that wasn't told, or the other way round")
+	}
+}
+
+// describe puts all of a Snapshot into text, through its indexes too.
+func describe(s *Snapshot) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "revision %d\n", s.Revision)
+	for _, c := range s.Clusters() {
+		fmt.Fprintf(&b, "%+v\n", c)
+	}
+	for _, td := range slices.Sorted(maps.Keys(s.Trust())) {
+		fmt.Fprintf(&b, "%s %d\n", td, len(s.Trust()[td]))
+	}
+	one := func(title string, list []*cluster.Object) {
+		for _, o := range list {
+			value, err := marshal(o.Value)
+			fmt.Fprintf(&b, "%s: %s@%s %d %v %s %s %v\n", title, o.Ref, o.Cluster, o.Seniority.Revision, o.Seniority.Created, o.Origin, value, err)
+		}
+	}
+	for _, kind := range cluster.Kinds {
+		one("all", s.OfKind(kind))
+	}
+	for _, ns := range []string{"app", "dev"} {
+		for _, name := range []string{"a", "b", "c"} {
+			one("routes of "+name, s.RoutesOf(cluster.KindServiceImport, ns, name))
+			one("named "+name, s.Named(cluster.KindServiceExport, ns, name))
+			for _, id := range []cluster.ID{"east", "west", "north"} {
+				one("slices of "+name, s.SlicesOf(id, ns, name))
+			}
+		}
+		one("in "+ns, s.InNamespace(cluster.KindHTTPRoute, ns))
+	}
+	return b.String()
+}
+
+// checkRules states, from the end of the history alone, what must hold.
+func checkRules(t *rapid.T, w *world, s *Snapshot) {
+	if s.Revision != w.revision {
+		t.Fatalf("snapshot of revision %d, the store has %d", s.Revision, w.revision)
+	}
+	is := map[cluster.ID]bool{w.local: w.local != ""}
+	for key, kv := range w.kvs {
+		if strings.HasSuffix(key, "/meta/cluster") {
+			k, _ := store.ParseKey(kv.Key)
+			is[cluster.ID(k.Cluster)] = true
+		}
+	}
+	for _, c := range s.Clusters() {
+		if !is[c.ID] {
+			t.Fatalf("cluster %q is shown without a Meta", c.ID)
+		}
+		delete(is, c.ID)
+	}
+	delete(is, "")
+	if len(is) > 0 {
+		t.Fatalf("clusters %v are not shown", is)
+	}
+	n := 0
+	for _, kind := range cluster.Kinds {
+		for _, o := range s.OfKind(kind) {
+			if o.Cluster == w.local {
+				n++
+				src := w.objects[o.Ref]
+				if src == nil || !reflect.DeepEqual(src.Value, o.Value) || src.Origin != o.Origin {
+					t.Fatalf("%s of the local cluster is not its source's", o.Ref)
+				}
+				var want int64
+				if key, err := record.ObjectKey(o); err == nil && o.Kind != cluster.KindEndpointSlice {
+					want = w.kvs[key].CreateRevision
+				}
+				if o.Seniority.Revision != want {
+					t.Fatalf("%s has rank %d, its record %d", o.Ref, o.Seniority.Revision, want)
+				}
+				continue
+			}
+			key, err := record.ObjectKey(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := w.kvs[key]; !ok {
+				t.Fatalf("%s of %q has no record", o.Ref, o.Cluster)
+			}
+		}
+	}
+	newest := map[string]store.KV{} // by cluster and slice
+	for _, kv := range w.kvs {
+		if k, err := store.ParseKey(kv.Key); err == nil && k.Section == store.SectionEndpoints && len(k.Names) == 3 {
+			slice := k.Cluster + "/" + k.Names[0] + "/" + k.Names[2]
+			if old := newest[slice]; old.CreateRevision < kv.CreateRevision || old.CreateRevision == kv.CreateRevision && old.Key < kv.Key {
+				newest[slice] = kv
+			}
+		}
+	}
+	for _, kv := range w.kvs {
+		c, err := record.Decode(kv)
+		if _, shown := s.Cluster(c.Cluster); err != nil || !shown || c.Cluster == w.local {
+			continue
+		}
+		for _, o := range c.Objects {
+			got, ok := s.Get(o.Cluster, o.Kind, o.Namespace, o.Name)
+			if o.Kind == cluster.KindEndpointSlice && newest[string(o.Cluster)+"/"+o.Namespace+"/"+o.Name].Key != kv.Key {
+				continue
+			}
+			if !ok || !reflect.DeepEqual(got, o) {
+				t.Fatalf("%s is published by %q, the snapshot has %+v", o.Ref, o.Cluster, got)
+			}
+		}
+	}
+	for _, o := range w.objects {
+		if o != nil {
+			n--
+		}
+	}
+	if n != 0 {
+		t.Fatalf("%d local objects too many", n)
+	}
+}
+
+// A trust domain belongs to one cluster that claims it: the local one, else the
+// one that had it first; and only if its Meta says so.
+func TestTrust(t *testing.T) {
+	a, b, c := recordtest.Authority(t), recordtest.Authority(t), recordtest.Authority(t)
+	kv := func(rev int64, r record.Record, err error) store.KV {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.KV{Key: r.Key, Value: r.Value, CreateRevision: rev, ModRevision: rev}
+	}
+	meta := func(rev int64, id cluster.ID, td string) store.KV {
+		r, err := record.EncodeMeta(id, cluster.Meta{TrustDomain: td})
+		return kv(rev, r, err)
+	}
+	trust := func(rev int64, id cluster.ID, td string, der []byte) store.KV {
+		r, err := record.EncodeTrust(id, td, [][]byte{der})
+		return kv(rev, r, err)
+	}
+	m := newMerger("east")
+	in := newInput(0)
+	in.meta, in.trust = &cluster.Meta{TrustDomain: "east.x"}, &record.Trust{TrustDomain: "east.x", Authorities: [][]byte{a}}
+	in.list = &listing{revision: 20, records: []store.KV{
+		meta(1, "evil", "east.x"), trust(2, "evil", "east.x", b), // claims the local cluster's
+		meta(10, "west", "west.x"), trust(11, "west", "west.x", b),
+		meta(3, "thief", "west.x"), trust(12, "thief", "west.x", c), // came later with its bundle
+		meta(4, "north", "north.x"), trust(5, "north", "other.x", c), // not what its Meta says
+		trust(6, "nobody", "nobody.x", c), // no part of the clusterset
+	}}
+	out := m.merge(in)
+	want := map[string][][]byte{"east.x": {a}, "west.x": {b}}
+	if got := out.snapshot.Trust(); !reflect.DeepEqual(got, want) {
+		t.Errorf("trusts %v", slices.Sorted(maps.Keys(got)))
+	}
+	var who []cluster.ID
+	for _, p := range out.problems {
+		who = append(who, p.Cluster)
+	}
+	if !slices.Equal(who, []cluster.ID{"evil", "north", "thief"}) {
+		t.Errorf("problems %+v", out.problems)
+	}
+
+	in = newInput(0)
+	in.events["x"] = store.Event{KV: meta(21, "thief", "thief.x")}
+	in.events = map[string]store.Event{in.events["x"].Key: in.events["x"]}
+	out = m.merge(in)
+	if out.changes.Has(KeyTrust) {
+		t.Error("trust is told to have changed")
+	}
+	if i := slices.IndexFunc(out.problems, func(p cluster.Problem) bool { return p.Cluster == "thief" }); i < 0 || !strings.Contains(out.problems[i].Message, "thief.x") {
+		t.Errorf("problems %+v", out.problems)
+	}
+}
+
+// Another cluster's health is what it was set to, else what its lease says; the
+// local one's is never in doubt. A reason that changes reaches readers, but
+// makes no one resolve anew.
+func TestHealth(t *testing.T) {
+	m := newMerger("east")
+	in := newInput(0)
+	r, _ := record.EncodeMeta("west", cluster.Meta{})
+	in.list = &listing{revision: 5, records: []store.KV{{Key: r.Key, Value: r.Value, CreateRevision: 2, ModRevision: 2}}}
+	m.merge(in)
+	alive, _ := record.EncodeAlive("west", "agent-0")
+	live := func(in input) (merged, Liveness) {
+		out := m.merge(in)
+		c, _ := m.builder.Snapshot().Cluster("west")
+		return out, c.Health.Liveness
+	}
+	event := func(ev store.Event) (in input) {
+		in = newInput(0)
+		in.events[ev.Key] = ev
+		return in
+	}
+	set := func(l Liveness, reason string) (in input) {
+		in = newInput(0)
+		in.health, in.healthSet = map[cluster.ID]Health{"west": {l, reason}, "east": {Dead, "says who"}}, true
+		return in
+	}
+	leased := store.KV{Key: alive.Key, Value: alive.Value, CreateRevision: 6, ModRevision: 6, Leased: true}
+	forever := leased
+	forever.Leased = false
+	for i, c := range []struct {
+		in     input
+		want   Liveness
+		change bool
+	}{
+		{newInput(0), Suspect, false},
+		{event(store.Event{KV: forever}), Suspect, false},
+		{event(store.Event{KV: leased}), Alive, true},
+		{set(Dead, "a"), Dead, true},
+		{set(Dead, "b"), Dead, false},
+		{event(store.Event{KV: store.KV{Key: alive.Key, ModRevision: 7}, Deleted: true}), Dead, false},
+		{set(Alive, "c"), Alive, true},
+	} {
+		out, got := live(c.in)
+		if got != c.want || out.changes.Has(KeyClusters) != c.change {
+			t.Errorf("step %d: %s, change %v", i, got, out.changes.Has(KeyClusters))
+		}
+		if c, _ := m.builder.Snapshot().Cluster("east"); c.Health.Liveness != Alive {
+			t.Errorf("step %d: the local cluster is %s", i, c.Health.Liveness)
+		}
+	}
+	if c, _ := m.builder.Snapshot().Cluster("west"); c.Health.Reason != "c" {
+		t.Errorf("reason %q", c.Health.Reason)
+	}
+}
+
+// One cluster's thousand mistakes don't bury another's.
+func TestProblemsAreBounded(t *testing.T) {
+	m := newMerger("")
+	in := newInput(0)
+	in.list = &listing{revision: 5000}
+	for i := range 1000 {
+		in.list.records = append(in.list.records, store.KV{Key: fmt.Sprintf("%swest/services/%d", store.ClustersPrefix, i), Value: []byte{1}, CreateRevision: 2, ModRevision: 2})
+	}
+	in.list.records = append(in.list.records, store.KV{Key: store.ClustersPrefix + "north/meta/x", Value: []byte{1}, CreateRevision: 2, ModRevision: 2})
+	slices.SortFunc(in.list.records, func(a, b store.KV) int { return cmp.Compare(a.Key, b.Key) })
+	out := m.merge(in)
+	if len(out.problems) != maxProblems+2 || out.problems[0].Cluster != "north" {
+		t.Errorf("%d problems, first %+v", len(out.problems), out.problems[0])
+	}
+	if p := out.problems[len(out.problems)-1]; p.Message != fmt.Sprintf("and %d more problems", 1000-maxProblems) {
+		t.Errorf("last problem %+v", p)
+	}
+}
