@@ -88,11 +88,14 @@ type Loop struct {
 	problems atomic.Pointer[[]cluster.Problem]
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when anything below changes
+	changed chan struct{} // closed and replaced when what follows changes
 	done    progress
-	leases  map[cluster.ID]bool
 	waiting string
 	copied  bool
+
+	leasesMu      sync.Mutex
+	leasesChanged chan struct{} // closed and replaced when leases or the connection change
+	leases        map[cluster.ID]bool
 }
 
 // progress is what has gone through OnSnapshot.
@@ -121,8 +124,9 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if cfg.StoreTimeout == 0 {
 		cfg.StoreTimeout = DefaultStoreTimeout
 	}
-	l := &Loop{cfg: cfg, inbox: newInbox(), merger: newMerger(cfg.Local), changed: make(chan struct{}), leases: map[cluster.ID]bool{}}
-	l.conn.notify = l.wakeAll
+	l := &Loop{cfg: cfg, inbox: newInbox(), merger: newMerger(cfg.Local), changed: make(chan struct{}),
+		leases: map[cluster.ID]bool{}, leasesChanged: make(chan struct{})}
+	l.conn.notify = func() { l.setLeases(nil) }
 	if cfg.CopyPath != "" {
 		l.saver = newSaver(cfg.CopyPath)
 	}
@@ -194,11 +198,25 @@ type Leases struct {
 }
 
 // Leases gives the leases and a channel that is closed when they, or Connected,
-// may have changed. The caller must not change the map.
+// change. The caller must not change the map.
 func (l *Loop) Leases() (Leases, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return Leases{Connected: l.conn.connected(), Held: l.leases}, l.changed
+	l.leasesMu.Lock()
+	defer l.leasesMu.Unlock()
+	return Leases{Connected: l.conn.connected(), Held: l.leases}, l.leasesChanged
+}
+
+// setLeases replaces the leases, if not nil, and tells that something changed.
+func (l *Loop) setLeases(leases map[cluster.ID]bool) {
+	l.leasesMu.Lock()
+	defer l.leasesMu.Unlock()
+	if leases != nil {
+		if maps.Equal(leases, l.leases) {
+			return
+		}
+		l.leases = leases
+	}
+	close(l.leasesChanged)
+	l.leasesChanged = make(chan struct{})
 }
 
 // LoopState is how a Loop fares.
@@ -276,8 +294,6 @@ func (l *Loop) update(change func()) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
-
-func (l *Loop) wakeAll() { l.update(func() {}) }
 
 // Run follows the inputs until ctx ends, and returns ctx's error. Call it once.
 func (l *Loop) Run(ctx context.Context) error {
@@ -363,7 +379,7 @@ func (l *Loop) note(in input, out merged) {
 		l.problems.Store(&out.problems)
 	}
 	if out.leases != nil {
-		l.update(func() { l.leases = out.leases })
+		l.setLeases(out.leases)
 	}
 	if l.saver != nil && out.records != nil && (in.list == nil || !in.list.copied) && !l.State().Copied {
 		l.saver.offer(*out.records)
