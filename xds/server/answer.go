@@ -11,7 +11,8 @@ func (l *ledger) ack(k kind, f *flight, now time.Time) {
 			continue
 		}
 		version, facts := e.offer, e.offerFacts
-		if (e.held == "") != (version == "") || k != kindEndpoint {
+		e.owed = e.force
+		if (e.held == "") != (version == "") || k != kindEndpoint || l.awaited(e.key) {
 			l.epoch++ // others may wait for that
 		}
 		l.withdraw(e)

@@ -101,7 +101,7 @@ func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse, a *analyst) {
 	}
 	for _, r := range resp.GetResources() {
 		if c.refuse(k, r.GetName(), r.GetVersion()) {
-			if k == kindCluster && c.have[k][r.GetName()] == nil {
+			if have := c.have[k][r.GetName()]; k == kindCluster && (have == nil || !have.active) {
 				c.refused[r.GetName()] = true
 			}
 			if k == kindEndpoint {

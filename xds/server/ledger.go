@@ -97,6 +97,7 @@ type entry struct {
 	lost  bool     // the offer of a removal
 
 	force     bool // to be sent even though the proxy has it
+	owed      bool // it was to be sent like that, and has not been acknowledged since
 	fresh     bool
 	parked    bool
 	deferred  bool // parked as a removal that waits for others
@@ -303,7 +304,7 @@ func (l *ledger) subscribe(t *typeState, k kind, name string, first bool) error 
 	// it had. In the first request, the versions beside the names say what it has;
 	// but what refers to it may have been sent since, and wait for it.
 	if !first || e.held == "" || l.awaited(e.key) {
-		e.force = true
+		e.force, e.owed = true, true
 		l.queue(e)
 	}
 	return nil

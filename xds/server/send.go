@@ -151,6 +151,10 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 	}
 	e.lingerTo, e.lingered, e.deferred = time.Time{}, false, false
 	f := l.analyst.facts(e.kind, r)
+	if e.held == want && e.heldFacts == nil {
+		l.setHeld(e, want, f)
+		l.epoch++
+	}
 	if f.err == nil && len(r.Body.GetValue()) > l.limits.ResourceBytes {
 		f = &facts{err: fmt.Errorf("it has %d bytes: more than the limit of %d", len(r.Body.GetValue()), l.limits.ResourceBytes)}
 	}
@@ -204,7 +208,7 @@ func (l *ledger) ready(name string) bool {
 		if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
 			continue
 		}
-		if r := l.types[ref.kind].entries[ref.name]; r == nil || r.held == "" && r.rejection == nil {
+		if r := l.types[ref.kind].entries[ref.name]; r == nil || (r.held == "" || r.owed) && r.rejection == nil {
 			return false
 		}
 	}
@@ -222,7 +226,7 @@ func (l *ledger) decideRemoval(e *entry, now time.Time) (step, parcel) {
 		// Nothing breaks, and the proxy waits for an answer.
 		e.deferred = false
 		return drop, parcel{e: e}
-	case e.kind == kindEndpoint && (e.force || e.uncertain()) && l.awaited(e.key):
+	case e.kind == kindEndpoint && (e.force || e.uncertain()) && e.owed:
 		// Envoy holds back its answer about a cluster until it has endpoints for it,
 		// and all else here would wait for that answer. Until the cluster can go it
 		// keeps the endpoints that it had.
@@ -248,6 +252,25 @@ func (l *ledger) decideRemoval(e *entry, now time.Time) (step, parcel) {
 	return drop, parcel{e: e}
 }
 
+// told reports whether the proxy has told which listeners and routes it has from
+// an earlier stream. Envoy does so after it has told its clusters.
+func (l *ledger) told() bool {
+	if l.types[kindRoute].seen || !l.types[kindListener].seen {
+		return l.types[kindListener].seen
+	}
+	for _, e := range l.types[kindListener].entries {
+		if e.heldFacts == nil {
+			continue
+		}
+		for _, ref := range e.heldFacts.refs {
+			if ref.kind == kindRoute {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // needed reports whether something that the proxy holds, or may hold, refers to
 // the resource and is itself going to change. What is not going to change and
 // refers to it nevertheless will do so for ever, and is no reason to wait.
@@ -255,6 +278,9 @@ func (l *ledger) needed(k key) bool {
 	unknown := 0
 	switch k.kind {
 	case kindCluster:
+		if !l.told() {
+			return true
+		}
 		unknown = l.types[kindListener].unknown + l.types[kindRoute].unknown
 	case kindSecret:
 		unknown = l.types[kindCluster].unknown + l.types[kindListener].unknown
@@ -347,7 +373,7 @@ func (l *ledger) offer(e *entry, version string, f *facts, now time.Time) {
 			l.expect(ref, e.sentMark, now)
 		} else if r.named && exists {
 			// The proxy has subscribed already, so it won't ask, yet it waits.
-			r.force = true
+			r.force, r.owed = true, true
 			l.follow(r, e.sentMark)
 			l.queue(r)
 		}
