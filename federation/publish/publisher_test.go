@@ -428,8 +428,11 @@ func TestForeignWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.commit(store.Delete(prefix+"routes/httproute/app/r"), store.Put(stray.Key, stray.Value), store.Put(prefix+"meta/cluster", []byte("x")))
-		time.Sleep(time.Second)
-		r.want(0, "meta/cluster", "routes/httproute/app/r")
+		synctest.Wait()
+		if s := r.pub.State(); s.Current || s.LastError == nil {
+			t.Errorf("state after a foreign write: %+v", s)
+		}
+		r.want(r.flush(), "meta/cluster", "routes/httproute/app/r")
 		if s := r.pub.State(); s.Conflicts != 1 {
 			t.Errorf("%d conflicts", s.Conflicts)
 		}

@@ -121,7 +121,9 @@ func (p *Publisher) failed(err error, wait time.Duration) {
 	if foreign(err) {
 		p.state.Conflicts++
 	}
+	p.settled = 0 // until the next session has looked
 	p.state.LastError, p.state.LastErrorAt = err, time.Now()
+	p.report()
 	p.notify()
 	p.mu.Unlock()
 	p.cfg.Logger.Warn("publishing failed, will list what the store has and go on", "error", err, "retry", wait)

@@ -13,6 +13,13 @@ var routeKinds = map[string]cluster.Kind{
 	"httproute": cluster.KindHTTPRoute,
 }
 
+// arity is how many names follow a section.
+var arity = map[store.Section]int{
+	store.SectionMeta: 1, store.SectionAlive: 1, store.SectionTrust: 1, store.SectionNamespaces: 1,
+	store.SectionServices: 2, store.SectionGateways: 2, store.SectionGrants: 2,
+	store.SectionEndpoints: 3, store.SectionRoutes: 3,
+}
+
 const (
 	metaName  = "cluster"
 	httpRoute = "httproute"
@@ -76,12 +83,7 @@ func ObjectKey(o *cluster.Object) (string, error) {
 // Refs lists the objects for which a key stands, none for those of Meta, trust
 // and liveness. Keys of the wrong shape are an error.
 func Refs(k store.Key) ([]cluster.Ref, error) {
-	want := map[store.Section]int{
-		store.SectionMeta: 1, store.SectionAlive: 1, store.SectionTrust: 1, store.SectionNamespaces: 1,
-		store.SectionServices: 2, store.SectionGateways: 2, store.SectionGrants: 2,
-		store.SectionEndpoints: 3, store.SectionRoutes: 3,
-	}[k.Section]
-	n := k.Names
+	want, n := arity[k.Section], k.Names
 	if k.Cluster == "" || len(n) != want {
 		return nil, fmt.Errorf("key has %d names after the section %q, not %d: it was written by another version of Causeway or by hand", len(n), k.Section, want)
 	}
