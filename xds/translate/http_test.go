@@ -224,7 +224,7 @@ func TestRulesInEnvoy(t *testing.T) {
 				t.Errorf("response header %s", k)
 			}
 		}
-		if got, want := x.header.Get(HeaderUpstream), "Service/app/a/80 east a-0 "+a.String(); got != want {
+		if got, want := x.header.Get(HeaderUpstream), "Service/app/a/80; cluster=east; pod=a-0; address="+a.String(); got != want {
 			t.Errorf("%s: %q, want %q", HeaderUpstream, got, want)
 		}
 	})
@@ -361,7 +361,7 @@ func TestChainInEnvoy(t *testing.T) {
 	if got, want := two.header.Get(HeaderRoute), "HTTPRoute/app/route-a@east/0/0, HTTPRoute/app/route-b@east/0/0"; got != want {
 		t.Errorf("%s: %q, want %q", HeaderRoute, got, want)
 	}
-	if got := two.header.Values(HeaderUpstream); len(got) != 1 || !strings.HasPrefix(got[0], "Service/app/b/80 east b-0 ") {
+	if got := two.header.Values(HeaderUpstream); len(got) != 1 || !strings.HasPrefix(got[0], "Service/app/b/80; cluster=east; pod=b-0; ") {
 		t.Errorf("%s: %q", HeaderUpstream, got)
 	}
 	one.header.Del(HeaderRoute)

@@ -20,11 +20,12 @@ const (
 	// HeaderRoute names the routes that governed a request, in the order in which
 	// they did, separated by ", ": RuleName, or PlainRouteName.
 	HeaderRoute = "x-causeway-route"
-	// HeaderUpstream names the endpoint that answered: "<Backend> <cluster> <pod> <address>".
-	// Pod is "-" behind a crossing gateway.
+	// HeaderUpstream names the endpoint that answered:
+	// "<Backend>; cluster=<cluster>; pod=<pod>; address=<address>". The pod is
+	// empty and the address the crossing gateway's where it is behind one.
 	HeaderUpstream = "x-causeway-upstream"
 
-	upstreamFormat = "%UPSTREAM_CLUSTER% %UPSTREAM_METADATA(causeway:cluster)% %UPSTREAM_METADATA(causeway:pod)% %UPSTREAM_REMOTE_ADDRESS%"
+	upstreamFormat = "%UPSTREAM_CLUSTER%; cluster=%UPSTREAM_METADATA(causeway:cluster)%; pod=%UPSTREAM_METADATA(causeway:pod)%; address=%UPSTREAM_REMOTE_ADDRESS%"
 )
 
 // routeSet gathers what a RouteConfiguration needs besides itself.

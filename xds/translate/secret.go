@@ -122,8 +122,22 @@ func trustDomain(s string) bool {
 // anyProxy is the ids that crossing gateways let in: any proxy of any trusted domain.
 const anyProxy = `spiffe://[^/]+/ns/[^/]+/proxy/[^/]+/[^/]+`
 
-// nobody is a certificate hash that no certificate has.
-var nobody = strings.Repeat("00", 32)
+// nobodyHash is a certificate hash that no certificate has, and nobodyCA an
+// authority whose key was thrown away when it was made: Envoy refuses to check
+// names where there is no authority at all.
+var nobodyHash = strings.Repeat("00", 32)
+
+const nobodyCA = `-----BEGIN CERTIFICATE-----
+MIIBbjCCARSgAwIBAgIBATAKBggqhkjOPQQDAjAcMRowGAYDVQQDExFub2JvZHkg
+aXMgdHJ1c3RlZDAgFw0yNjAxMDEwMDAwMDBaGA85OTk5MTIzMTIzNTk1OVowHDEa
+MBgGA1UEAxMRbm9ib2R5IGlzIHRydXN0ZWQwWTATBgcqhkjOPQIBBggqhkjOPQMB
+BwNCAASE/DpBDUg61EAoKLSHe76MAavOG5eHXTon5Y2y024XY1KG/49BPi3BgYRp
+eUT6qdJIcXmXbQ+IViDqUEvU8q5Io0UwQzAOBgNVHQ8BAf8EBAMCAgQwEgYDVR0T
+AQH/BAgwBgEB/wIBADAdBgNVHQ4EFgQU/lRrgE2/XYWLK9CgSABoxSykldcwCgYI
+KoZIzj0EAwIDSAAwRQIgBZZkSpw1nu9kcPIp/K52ycRCnacwa21eL6dp12OENrkC
+IQDPbQMDWOUAQGRUGE57h3d97DRgqI6FVNnj58y8Jk3PzA==
+-----END CERTIFICATE-----
+`
 
 // secrets translates a proxy's identity and whom it trusts. known lists the trust
 // domains that clusters claim: those without authorities get a secret that trusts
@@ -166,7 +180,7 @@ func secrets(role Role, id *Identity, b *Bundles, known []string) ([]*Resource, 
 		if !trustDomain(domain) {
 			continue
 		}
-		v := &tlsv3.CertificateValidationContext{VerifyCertificateHash: []string{nobody}}
+		v := &tlsv3.CertificateValidationContext{TrustedCa: inline([]byte(nobodyCA)), VerifyCertificateHash: []string{nobodyHash}}
 		if b.has(domain) {
 			i, _ := slices.BinarySearchFunc(b.domains, domain, func(x bundle, d string) int { return strings.Compare(x.domain, d) })
 			v = &tlsv3.CertificateValidationContext{TrustedCa: inline(b.domains[i].pem)}
