@@ -289,7 +289,7 @@ func TestStory(t *testing.T) {
 			func(up bool) {
 				if !up {
 					srv.Stop()
-				} else if err := srv.Server.Start(t.Context()); err != nil {
+				} else if err := srv.Start(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			})

@@ -256,9 +256,9 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 	if err != nil {
 		return rec, r, nil, errKeep // no client could even delete it
 	}
-	refs, err := record.Refs(k)
-	if err != nil {
-		return rec, r, nil, nil // of another version: not ours, hence gone
+	refs, known := refsOf(k)
+	if !known { // of another version: not ours, hence gone
+		return rec, r, nil, nil
 	}
 	switch k.Section {
 	case store.SectionMeta:
@@ -299,6 +299,11 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 		return rec, rankOf(k.Section, o), []*cluster.Object{o}, err
 	}
 	return rec, r, nil, nil
+}
+
+func refsOf(k store.Key) (refs []cluster.Ref, known bool) {
+	refs, err := record.Refs(k)
+	return refs, err == nil
 }
 
 func rankOf(s store.Section, o *cluster.Object) rank {

@@ -145,8 +145,9 @@ func (p *Publisher) session(ctx context.Context) error {
 	p.mu.Unlock()
 
 	ctx, cancel := context.WithCancel(ctx)
-	batches, ended := make(chan store.Batch), make(chan error, 1)
+	batches, ended, stopped := make(chan store.Batch), make(chan error, 1), make(chan struct{})
 	go func() {
+		defer close(stopped)
 		ended <- p.cfg.Store.Watch(ctx, p.prefix, revision, func(b store.Batch) error {
 			select {
 			case batches <- b:
@@ -158,14 +159,9 @@ func (p *Publisher) session(ctx context.Context) error {
 	}()
 	err = p.follow(ctx, own, batches, ended)
 	cancel()
-	if !errors.Is(err, errWatch) {
-		<-ended
-	}
+	<-stopped
 	return err
 }
-
-// errWatch marks the end of the watch.
-var errWatch = errors.New("watch of own records ended")
 
 func (p *Publisher) follow(ctx context.Context, own *ledger, batches <-chan store.Batch, ended <-chan error) error {
 	for {
@@ -179,7 +175,7 @@ func (p *Publisher) follow(ctx context.Context, own *ledger, batches <-chan stor
 				return errForeign
 			}
 		case err := <-ended:
-			return fmt.Errorf("%w: %w", errWatch, err)
+			return fmt.Errorf("watching own records: %w", err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
