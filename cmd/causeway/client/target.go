@@ -1,0 +1,158 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/explain"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// parseSource reads --from.
+func parseSource(from string) (explain.Source, error) {
+	if from == "" {
+		return explain.Source{}, errors.New("say where from: --from CLUSTER/NAMESPACE or --from CLUSTER/gateway/NAMESPACE/NAME")
+	}
+	src, err := explain.ParseSource(from)
+	if err != nil {
+		return explain.Source{}, fmt.Errorf("--from: %w", err)
+	}
+	return src, nil
+}
+
+func sourceMessage(s explain.Source) *causewayv1.Source {
+	out := &causewayv1.Source{Cluster: string(s.Cluster)}
+	if s.Gateway != "" {
+		out.From = &causewayv1.Source_Gateway{Gateway: &causewayv1.GatewaySource{Namespace: s.Namespace, Name: s.Gateway}}
+	} else {
+		out.From = &causewayv1.Source_Namespace{Namespace: s.Namespace}
+	}
+	return out
+}
+
+// parseURL reads a URL that may leave out its scheme.
+func parseURL(raw string) (*url.URL, int32, error) {
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, 0, fmt.Errorf("URL: %w", err)
+	}
+	switch {
+	case u.Scheme != "http":
+		return nil, 0, fmt.Errorf("URL %s: only http is supported", raw)
+	case u.Hostname() == "":
+		return nil, 0, fmt.Errorf("URL %s has no host", raw)
+	case u.User != nil:
+		return nil, 0, errors.New("a URL with user and password is not supported: give a header, -H \"Authorization: ...\"")
+	}
+	port := 80
+	if p := u.Port(); p != "" {
+		if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
+			return nil, 0, fmt.Errorf("URL %s: port %s is not from 1 to 65535", raw, p)
+		}
+	}
+	return u, int32(port), nil
+}
+
+// findProxy gets the Envoy through which requests of the source go.
+func findProxy(ctx context.Context, c causewayv1.FederationClient, from explain.Source) (*causewayv1.Proxy, error) {
+	role := causewayv1.ProxyRole_PROXY_ROLE_SIDECAR
+	if from.Gateway != "" {
+		role = causewayv1.ProxyRole_PROXY_ROLE_GATEWAY
+	}
+	_, all, err := pages(func(p *causewayv1.Page) ([]*causewayv1.Proxy, string, error) {
+		r, err := c.ListProxies(ctx, &causewayv1.ListProxiesRequest{Filter: &causewayv1.Filter{Cluster: string(from.Cluster)}, Page: p, Role: role})
+		return r.GetProxies(), r.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found *causewayv1.Proxy
+	var names []string
+	for _, p := range all {
+		if from.Gateway != "" {
+			names = append(names, p.GetCluster()+"/gateway/"+p.GetNamespace()+"/"+p.GetName())
+		} else {
+			names = append(names, p.GetCluster()+"/"+p.GetNamespace())
+		}
+		if p.GetNamespace() == from.Namespace && (from.Gateway == "" || p.GetName() == from.Gateway) &&
+			(found == nil || p.GetConnected() && !found.GetConnected()) {
+			found = p
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	known, err := clusterNames(ctx, c, 0)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	what := "sidecar Envoy"
+	if from.Gateway != "" {
+		what = "Gateway"
+	}
+	switch {
+	case !slices.Contains(known, string(from.Cluster)):
+		return nil, fmt.Errorf("no cluster %q; there are: %s", string(from.Cluster), among(known))
+	case len(names) == 0:
+		return nil, fmt.Errorf("no %s for %s: this server runs none in cluster %s", what, from, string(from.Cluster))
+	}
+	return nil, fmt.Errorf("no %s for %s; there are: %s", what, from, among(names))
+}
+
+// findListener chooses the address at which the Envoy takes requests for a URL.
+func findListener(p *causewayv1.Proxy, from explain.Source, host string, port int32) (*causewayv1.ProxyListener, error) {
+	if from.Gateway != "" {
+		var ports []string
+		for _, l := range p.GetListeners() {
+			if l.GetPort() == port {
+				return l, nil
+			}
+			ports = append(ports, itoa(l.GetPort()))
+		}
+		if len(ports) == 0 {
+			return nil, fmt.Errorf("gateway %s has no listener that works: see `causeway get proxies %s/%s -o yaml`", from, from.Namespace, from.Gateway)
+		}
+		return nil, fmt.Errorf("gateway %s has no listener on port %d; its ports are: %s", from, port, among(ports))
+	}
+	want, ok := explain.FrontendOf(host, from.Namespace)
+	if !ok {
+		return nil, fmt.Errorf("host %q is no Service's: use NAME, NAME.NAMESPACE, NAME.NAMESPACE.%s or NAME.NAMESPACE.%s",
+			host, cluster.DomainCluster, cluster.DomainClusterset)
+	}
+	var ports, otherKinds, names []string
+	for _, l := range p.GetListeners() {
+		t := l.GetTarget()
+		have := resolve.FrontendKey{Kind: cluster.Kind(t.GetKind()), Namespace: t.GetNamespace(), Name: t.GetName()}
+		switch {
+		case have == want && l.GetPort() == port:
+			return l, nil
+		case have == want:
+			ports = append(ports, itoa(l.GetPort()))
+		case have.Namespace == want.Namespace && have.Name == want.Name:
+			otherKinds = append(otherKinds, have.Host())
+		}
+		names = append(names, have.Host())
+	}
+	slices.Sort(names)
+	switch {
+	case len(ports) > 0:
+		return nil, fmt.Errorf("%s has no TCP port %d in cluster %s; its ports are: %s", want, port, string(from.Cluster), among(ports))
+	case len(otherKinds) > 0:
+		return nil, fmt.Errorf("no %s in cluster %s; did you mean %s?", want, string(from.Cluster), otherKinds[0])
+	case len(names) == 0:
+		return nil, fmt.Errorf("no %s in cluster %s: it has no service at all", want, string(from.Cluster))
+	}
+	return nil, fmt.Errorf("no %s in cluster %s; there are: %s", want, string(from.Cluster), among(slices.Compact(names)))
+}
