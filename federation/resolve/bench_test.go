@@ -45,7 +45,7 @@ func bigWorld(b testing.TB, n int) *federation.Builder {
 }
 
 type worldWriter struct {
-	t       testing.TB
+	t       interface{ Fatal(...any) }
 	builder *federation.Builder
 	edit    *federation.Edit
 	n       int64

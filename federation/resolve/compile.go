@@ -2,7 +2,7 @@ package resolve
 
 import (
 	"fmt"
-	"regexp"
+	"regexp/syntax"
 	"sort"
 	"strings"
 	"time"
@@ -235,10 +235,24 @@ func valueMatch(name, typ, value string) (ValueMatch, error) {
 	return v, fmt.Errorf("match type %q is unknown", clip(typ))
 }
 
-// checkRegex accepts what both Go and Envoy read as RE2.
+// Bounds of a regular expression: its length (Gateway API's own for paths) and
+// its size once compiled, since one may be short and huge.
+const (
+	maxRegex        = 1024
+	maxRegexProgram = 1000
+)
+
+// checkRegex accepts what both Go and Envoy read as RE2, within bounds.
 func checkRegex(s string) error {
-	if _, err := regexp.Compile("^(?:" + s + ")$"); err != nil {
+	if s == "" || len(s) > maxRegex {
+		return fmt.Errorf("the regular expression %q is not of 1 to %d bytes", clip(s), maxRegex)
+	}
+	parsed, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
 		return fmt.Errorf("%q is not a regular expression in RE2 syntax", clip(s))
+	}
+	if prog, err := syntax.Compile(parsed.Simplify()); err != nil || len(prog.Inst) > maxRegexProgram {
+		return fmt.Errorf("the regular expression %q is too large once compiled", clip(s))
 	}
 	return nil
 }

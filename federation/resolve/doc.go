@@ -34,7 +34,21 @@
 //     one, the exporters without count 1. Weight 0 takes a cluster out of
 //     everybody's choice, its own clients' too, while another has an endpoint
 //     that is ready.
+//   - A cluster's weight is spread over all its endpoints, ready or not. What is
+//     not ready is sent as unhealthy, or, behind crossing gateways, as one entry
+//     that nobody calls (Endpoint.Missing): overflow sees the share that is
+//     missing wherever the endpoints are.
+//   - What is withdrawn (dead clusters, clusters of weight 0, terminating
+//     endpoints) comes back at the lowest priority while nothing else has an
+//     endpoint that is ready. No failure leaves a set empty that was not.
 //   - A Service backend of another cluster's route is that cluster's share, and
 //     its chain goes through the producer routes of that cluster's Service
 //     frontend, as it does in the route's home.
+//   - A route with a Service parent governs, on the ServiceImport frontend, the
+//     ports that its home serves there.
+//   - A cluster's own copy of a route is obeyed in what it says and in what it
+//     leaves out: where it reaches less than others' copies do (its Service is not
+//     exported here, say), it is reported as Federated=False.
+//   - Listeners that can't be told apart (same port and hostname) are all
+//     refused; no winner is picked.
 package resolve

@@ -290,7 +290,6 @@ func (u *run) part(y unit, pid string, compute func(*reader) any) any {
 	next.keys = r.sorted()
 	u.index(pid, y, old.keys, next.keys)
 	u.parts.Insert([]byte(pid), next)
-	delete(u.stale, pid)
 	return next.value
 }
 

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ type step struct {
 }
 
 func drawStep(t *rapid.T) step {
+	if rapid.IntRange(0, 4).Draw(t, "rich") == 0 {
+		return drawRichStep(t)
+	}
 	id := rapid.SampledFrom(someClusters).Draw(t, "cluster")
 	ns := rapid.SampledFrom(someNamespaces).Draw(t, "namespace")
 	name := rapid.SampledFrom(someNames).Draw(t, "name")
@@ -212,6 +216,24 @@ func richWorld() []step {
 	return out
 }
 
+// drawRichStep puts back, changes or removes one object of the rich world.
+func drawRichStep(t *rapid.T) step {
+	s := rapid.SampledFrom(richWorld()).Draw(t, "object")
+	if rapid.IntRange(0, 3).Draw(t, "gone") == 0 {
+		s.change.Object = nil
+		return s
+	}
+	m := map[string]string{}
+	if rapid.Bool().Draw(t, "scope") {
+		m[cluster.AnnotationScope] = cluster.ScopeCluster
+	}
+	if rapid.IntRange(0, 2).Draw(t, "chain") == 0 {
+		m[cluster.AnnotationServiceRoutes] = cluster.ServiceRoutesIgnore
+	}
+	s.change.Object.Value.(metav1.Object).SetAnnotations(m)
+	return s
+}
+
 func applySteps(t interface{ Fatal(...any) }, b *federation.Builder, steps []step) (*federation.Snapshot, federation.ChangeSet) {
 	e := b.Edit()
 	for _, s := range steps {
@@ -258,9 +280,38 @@ func TestUpdateEqualsResolve(t *testing.T) {
 			}
 			sameTrees(t, next, fresh)
 			checkDelta(t, res, next, delta)
+			slicesTouchBackends(t, next)
 			res = next
 		}
 	})
+}
+
+// TestScopeLifted: a route that stayed home and no longer does reaches the
+// Gateways of other clusters, and leaves them again.
+func TestScopeLifted(t *testing.T) {
+	b := federation.NewBuilder()
+	var steps []step
+	for _, id := range someClusters {
+		steps = append(steps, step{member: &federation.Cluster{ID: id, Health: federation.Health{Liveness: federation.Alive}}})
+	}
+	snap, _ := applySteps(t, b, append(steps, richWorld()...))
+	res := Resolve("west", snap)
+	for _, scope := range []string{cluster.ScopeCluster, "", cluster.ScopeCluster} {
+		s := richWorld()[9]
+		if s.change.Ref.String() != "HTTPRoute/app/a" {
+			t.Fatalf("the world has changed: %s", s.change.Ref)
+		}
+		s.change.Object.Value.(metav1.Object).SetAnnotations(map[string]string{cluster.AnnotationScope: scope})
+		snap, changed := applySteps(t, b, []step{s})
+		res, _ = res.Update(snap, changed)
+		if diff := cmp.Diff(dump(Resolve("west", snap)), dump(res)); diff != "" {
+			t.Fatalf("scope %q: updated and rebuilt differ (-rebuilt +updated):\n%s", scope, diff)
+		}
+		gw, _ := res.Gateways.Get([]byte("app/a"))
+		if got, want := len(gw.Listeners[0].Hosts[0].Table.Rules), 1; (scope == "") != (got == want) {
+			t.Fatalf("scope %q: west's Gateway has %d rules", scope, got)
+		}
+	}
 }
 
 // TestOrderDoesNotMatter: the same objects in any order and any batches give the
@@ -350,6 +401,17 @@ func compareTrees[T any](t *rapid.T, what string, a, b *iradix.Tree[T]) {
 	if len(x) != len(y) {
 		t.Fatalf("%s: %d entries in the updated result, %d in the rebuilt one", what, len(x), len(y))
 	}
+}
+
+// slicesTouchBackends: what reads EndpointSlices is a backend, so that a churn of
+// endpoints is never more than that.
+func slicesTouchBackends(t *rapid.T, r *Result) {
+	prefix := federation.KeySlices("", "", "")
+	each(r.memo.readers, func(k string, u unit) {
+		if strings.HasPrefix(k, string(prefix[:len("slices")+1])) && u.class != unitBackend {
+			t.Fatalf("%s reads EndpointSlices", u.id())
+		}
+	})
 }
 
 func checkDelta(t *rapid.T, old, next *Result, d Delta) {
