@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -156,6 +157,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	})
 	g.Go(func() error { return a.publishTrust(ctx) })
+	g.Go(func() error {
+		for { // what the Envoys acknowledge is shown too
+			changed := a.server.Changed()
+			a.cfg.OnChange()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			}
+		}
+	})
 	g.Go(func() error { return a.serve(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -235,7 +247,7 @@ func (a *Agent) Await(ctx context.Context, revision int64) error {
 
 // Problems lists what is wrong with the cluster's input and with what it publishes.
 func (a *Agent) Problems() []cluster.Problem {
-	return append(a.loop.Problems(), a.publisher.Problems()...)
+	return slices.Concat(a.loop.Problems(), a.publisher.Problems(), a.pipeline.problems())
 }
 
 // Result is what the agent has resolved last, nil before the first time.
@@ -283,7 +295,7 @@ func (a *Agent) ServeProxy(ctx context.Context, p translate.Proxy) error {
 		for {
 			c, changed := r.Watch()
 			if c != nil {
-				a.pipeline.identify(p, translate.Identity{Cert: c.CertPEM(), Key: c.KeyPEM()})
+				a.pipeline.identify(p, translate.NewIdentity(c.CertPEM(), c.KeyPEM()))
 			}
 			select {
 			case <-ctx.Done():

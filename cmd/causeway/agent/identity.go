@@ -42,10 +42,14 @@ func (a *Agent) authorize(ctx context.Context, node *corev3.Node) (string, error
 	return id, nil
 }
 
-// crossingOf reports whether a peer is a crossing gateway of the trust domain.
+// crossingOf admits the crossing gateways of a trust domain.
 func crossingOf(td spiffeid.TrustDomain) identity.Authorizer {
 	return func(peer identity.Identity) error {
-		return identity.Exactly(identity.Identity{TrustDomain: td, Kind: identity.KindProxy, Role: identity.RoleCrossing, Namespace: SystemNamespace, Name: peer.Name})(peer)
+		want, err := identity.ProxyID(td, identity.RoleCrossing, SystemNamespace, peer.Name)
+		if err != nil {
+			return err
+		}
+		return identity.Exactly(want)(peer)
 	}
 }
 

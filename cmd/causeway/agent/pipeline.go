@@ -38,7 +38,7 @@ type pipeline struct {
 
 	mu      sync.Mutex
 	cache   *translate.Cache
-	bundles translate.Bundles
+	bundles *translate.Bundles
 	proxies map[string]*proxy // by id
 	wanted  []translate.Proxy
 }
@@ -88,7 +88,7 @@ func (p *pipeline) translate(x *proxy, res *resolve.Result, delta resolve.Delta,
 	if x.identity == nil {
 		return // no Envoy can be connected yet
 	}
-	in := translate.Input{Proxy: x.Proxy, Result: res, Bindings: p.bindings, Identity: *x.identity, Bundles: p.bundles, Options: p.options, Cache: p.cache}
+	in := translate.Input{Proxy: x.Proxy, Result: res, Bindings: p.bindings, Identity: x.identity, Bundles: p.bundles, Options: p.options, Cache: p.cache}
 	stamp := server.Stamp{Revision: res.Snapshot.Revision, At: at}
 	var changes translate.Changes
 	if x.state == nil {
@@ -96,7 +96,7 @@ func (p *pipeline) translate(x *proxy, res *resolve.Result, delta resolve.Delta,
 	} else {
 		x.state, changes = x.state.Update(in, delta)
 	}
-	p.server.Set(x.ID(), x.state.Resources(), changes, stamp)
+	p.server.Set(x.ID(), x.state.Resources, changes, stamp)
 }
 
 // want works out which proxies the cluster needs, and tells if that changed.
@@ -121,7 +121,7 @@ func (p *pipeline) want(res *resolve.Result) {
 }
 
 // identify gives a proxy its identity, and its first or renewed resources with it.
-func (p *pipeline) identify(t translate.Proxy, id translate.Identity) {
+func (p *pipeline) identify(t translate.Proxy, id *translate.Identity) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	x, ok := p.proxies[t.ID()]
@@ -129,7 +129,7 @@ func (p *pipeline) identify(t translate.Proxy, id translate.Identity) {
 		x = &proxy{Proxy: t}
 		p.proxies[t.ID()] = x
 	}
-	x.identity = &id
+	x.identity = id
 	if v := p.view.Load(); v != nil {
 		p.translate(x, v.Result, resolve.Delta{}, time.Now())
 	}
@@ -147,7 +147,6 @@ func (p *pipeline) drop(t translate.Proxy) {
 // out: its cluster can't be reached, the others can.
 func (p *pipeline) trust(snap *federation.Snapshot) {
 	var list []*x509bundle.Bundle
-	pems := translate.Bundles{}
 	for name, roots := range snap.Trust() {
 		td, err := spiffeid.TrustDomainFromString(name)
 		if err != nil {
@@ -164,8 +163,30 @@ func (p *pipeline) trust(snap *federation.Snapshot) {
 			continue
 		}
 		list = append(list, b)
-		pems[name] = certs
 	}
 	p.bundleSet.Replace(list)
-	p.bundles = pems
+	p.bundles = translate.NewBundles(snap.Trust())
+}
+
+// problems lists what of the cluster's state could not be translated for Envoy.
+func (p *pipeline) problems() []cluster.Problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := map[translate.Problem]bool{}
+	var out []cluster.Problem
+	for _, x := range p.proxies {
+		if x.state == nil {
+			continue
+		}
+		for _, t := range x.state.Problems() {
+			if !seen[t] {
+				seen[t] = true
+				out = append(out, cluster.Problem{Cluster: p.local, Where: "Envoy configuration", Object: t.Subject, Message: t.Message})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b cluster.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
+	})
+	return out
 }

@@ -83,9 +83,18 @@ func (c *connection) context() (Context, error) {
 	return out, nil
 }
 
-// dial connects, lazily as gRPC does: a server that isn't there shows at the
-// first call. The caller calls close.
+// dial connects to the query API. The caller calls end.
 func (c *connection) dial() (client causewayv1.FederationClient, end func(), err error) {
+	conn, end, err := c.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	return causewayv1.NewFederationClient(conn), end, nil
+}
+
+// connect connects, lazily as gRPC does: a server that isn't there shows at the
+// first call. The caller calls end.
+func (c *connection) connect() (*grpc.ClientConn, func(), error) {
 	ctx, err := c.context()
 	if err != nil {
 		return nil, nil, err
@@ -107,7 +116,7 @@ func (c *connection) dial() (client causewayv1.FederationClient, end func(), err
 	if err != nil {
 		return nil, nil, fmt.Errorf("server address %q: %w", ctx.Server, err)
 	}
-	return causewayv1.NewFederationClient(conn), func() { _ = conn.Close() }, nil
+	return conn, func() { _ = conn.Close() }, nil
 }
 
 // tlsConfig trusts the roots alone, and of what they certify only servers for

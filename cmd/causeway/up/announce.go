@@ -61,7 +61,7 @@ func (s *supervisor) settled() bool {
 		}
 	}
 	for _, p := range s.hub.proxies() {
-		if !p.Connected || !p.PendingSince.IsZero() {
+		if !p.Connected || p.Revision == 0 || p.Acked != p.Revision {
 			return false
 		}
 	}

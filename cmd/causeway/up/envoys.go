@@ -165,17 +165,17 @@ func (m *member) startEnvoy(ctx context.Context, p translate.Proxy) (*running, e
 func (m *member) runEnvoy(ctx context.Context, p translate.Proxy, dir, certs, server string) error {
 	// Names of unix sockets are short: a hash stands for the proxy.
 	sum := sha256.Sum256([]byte(p.ID()))
-	boot, err := translate.Bootstrap(translate.BootstrapConfig{
-		Proxy: p, XDSAddress: m.xdsAddr, XDSServerID: server,
-		CertFile: filepath.Join(certs, identity.FileCert), KeyFile: filepath.Join(certs, identity.FileKey), CAFile: filepath.Join(certs, identity.FileBundle),
+	files, err := translate.Bootstrap(translate.BootstrapConfig{
+		Proxy: p, XDSAddress: m.xdsAddr, ServerID: server, Dir: dir, Credential: certs,
 		AdminSocket: filepath.Join(m.s.dir.sockets, fmt.Sprintf("%x", sum[:8])),
 	})
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, "bootstrap.json")
-	if err := identity.WriteFile(path, boot, 0o600); err != nil {
-		return err
+	for name, data := range files {
+		if err := identity.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return err
+		}
 	}
-	return envoy.Process{Path: m.s.envoy, Bootstrap: path, LogPath: filepath.Join(dir, "envoy.log"), Logger: m.log}.Run(ctx)
+	return envoy.Process{Path: m.s.envoy, Bootstrap: filepath.Join(dir, translate.FileBootstrap), LogPath: filepath.Join(dir, "envoy.log"), Logger: m.log}.Run(ctx)
 }

@@ -212,25 +212,17 @@ func (h *hub) proxies() []query.Proxy {
 
 // shown maps the server's status of a proxy to the query API's.
 func shown(p translate.Proxy, st server.ProxyStatus) query.Proxy {
-	out := query.Proxy{Proxy: p, Connected: st.Connected, Since: st.Since, Revision: st.Revision}
-	if st.Connected && !st.InSync() {
-		out.PendingSince = st.PendingSince
+	out := query.Proxy{
+		Proxy: p, Envoy: st.Envoy, Connected: st.Connected, Since: st.Since,
+		Revision: st.Revision, Acked: st.Acked, Lag: st.Lag, RejectedTotal: st.RejectedTotal,
 	}
 	for _, t := range st.Types {
-		q := query.ProxyType{TypeURL: t.TypeURL, Wanted: t.Wanted, Sent: t.Sent, Acked: t.Acked, Resources: t.Resources, Pending: t.Pending}
-		var n *query.Nack
-		for _, r := range st.Rejected {
-			if r.TypeURL != t.TypeURL {
-				continue
-			}
-			if n == nil {
-				n = &query.Nack{Message: r.Message, Version: r.Version, Time: r.At}
-			}
-			n.Subjects = append(n.Subjects, r.Subject)
-			n.Resources = append(n.Resources, r.Name)
-		}
-		q.Nack = n
-		out.Types = append(out.Types, q)
+		out.Types = append(out.Types, query.ProxyType{TypeURL: t.TypeURL, Sent: t.Sent, Acked: t.Acked, Resources: t.Resources, Pending: t.Pending})
+	}
+	for _, r := range st.Rejected {
+		out.Rejected = append(out.Rejected, query.Rejection{
+			TypeURL: r.TypeURL, Resource: r.Name, Subject: r.Subject, Version: r.Version, Message: r.Message, HeldBack: r.HeldBack, Time: r.At,
+		})
 	}
 	return out
 }
@@ -287,6 +279,6 @@ func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View
 	if err != nil {
 		return query.View{}, err
 	}
-	snap, _ := federation.Restore(rev, kvs)
+	snap := federation.Restore(rev, kvs)
 	return query.View{Cluster: id, Result: resolve.Resolve(id, snap), Confirmed: time.Now()}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 
@@ -37,6 +38,8 @@ type member struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	// ctl is held while the agent is started or stopped; mu only guards what follows.
+	ctl     sync.Mutex
 	mu      sync.Mutex
 	agent   *agent.Agent // nil while a fault has stopped it
 	stopA   func()       // stops the agent and waits for it
@@ -50,6 +53,9 @@ type member struct {
 
 func newMember(s *supervisor, id cluster.ID) (*member, error) {
 	log := s.log.With("cluster", string(id))
+	if err := os.MkdirAll(s.dir.cluster(id), 0o700); err != nil {
+		return nil, err
+	}
 	m := &member{s: s, id: id, log: log, relay: newRelay(), done: make(chan struct{}), envoys: map[string]*running{}, reeval: make(chan struct{}, 1),
 		crossing: translate.Proxy{Cluster: id, Role: translate.RoleCrossing, Namespace: agent.SystemNamespace, Name: "crossing"}}
 	var err error
@@ -137,16 +143,17 @@ func (m *member) start(ctx context.Context) {
 // stop ends the member and waits for it.
 func (m *member) stop() {
 	m.s.trial.remove("agent/"+string(m.id), "crossing/"+string(m.id))
-	m.stopAgent()
+	// First the context: a start that waits for something gives up.
 	m.cancel()
+	m.stopAgent()
 	<-m.done
 }
 
 // startAgent runs a new incarnation of the agent.
 func (m *member) startAgent() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.agent != nil || m.ctx.Err() != nil {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if m.current() != nil || m.ctx.Err() != nil {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -198,14 +205,18 @@ func (m *member) startAgent() error {
 		m.mu.Unlock()
 		m.s.notify()
 	}()
+	m.mu.Lock()
 	m.agent = a
 	m.stopA = func() { cancel(); <-ended }
+	m.mu.Unlock()
 	m.wake()
 	return nil
 }
 
 // stopAgent ends the agent, if one runs, and waits for it.
 func (m *member) stopAgent() {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
 	m.mu.Lock()
 	stop := m.stopA
 	m.agent, m.stopA = nil, nil

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cmd/causeway/client"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -68,7 +69,7 @@ func openState(path string) (*stateDir, error) {
 // close releases the lock. The context file goes, so that clients don't look for
 // a server that is gone; logs stay.
 func (s *stateDir) close() error {
-	return errors.Join(os.Remove(s.join("client.yaml")), os.RemoveAll(s.sockets), s.lock.Close())
+	return errors.Join(client.RemoveContext(s.path), os.RemoveAll(s.sockets), s.lock.Close())
 }
 
 func (s *stateDir) join(parts ...string) string {

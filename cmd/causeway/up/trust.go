@@ -44,7 +44,7 @@ func newTrust(clusterset string, external bool, dir *stateDir, reg prometheus.Re
 		return nil, err
 	}
 	if !external {
-		if t.store, err = identity.OpenStoreAuthority(identity.StoreAuthorityConfig{RootConfig: t.root("store")}); err != nil {
+		if t.store, err = identity.OpenStoreAuthority(identity.StoreAuthorityConfig{Clusterset: clusterset, RootConfig: t.root("store")}); err != nil {
 			return nil, err
 		}
 	}

@@ -92,11 +92,13 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	level := slog.LevelWarn
+	// etcd warns of much that is nobody's business, such as slow disks.
+	level, etcdLevel := slog.LevelWarn, slog.LevelError
 	if o.verbose {
-		level = slog.LevelDebug
+		level, etcdLevel = slog.LevelDebug, slog.LevelWarn
 	}
 	log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: level}))
+	etcdLog := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: etcdLevel})).With("part", "etcd")
 	names, err := clusterFolders(o.dir)
 	if err != nil {
 		return err
@@ -110,7 +112,7 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.close()) }()
-	s, err := newSupervisor(o, path, dir, log, out)
+	s, err := newSupervisor(o, path, dir, log, etcdLog, out)
 	if err != nil {
 		return err
 	}
