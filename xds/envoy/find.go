@@ -1,6 +1,3 @@
-// Package envoy finds and runs real Envoy processes for `causeway up` and tests.
-// A Process is restarted when it crashes, stops within a bounded time when its
-// context ends, and never outlives this process, however that ends.
 package envoy
 
 import (
@@ -17,7 +14,7 @@ import (
 )
 
 // Version is the Envoy that we build for and test with, and that `make envoy`
-// fetches. MinMinor is the oldest minor version of Envoy 1 that knows all we use.
+// fetches. minMinor is the oldest minor version of Envoy 1 that knows all we use.
 const (
 	Version  = "1.40.0"
 	minMinor = 37
@@ -33,13 +30,52 @@ func Find(flag string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	version, err := ask(path)
+	if err != nil {
+		return "", err
+	}
+	return path, version.check(path)
+}
+
+// Untested reports whether the Envoy, which Find has accepted, is not of the
+// version that all is tested with, and which it is. Who runs it says so.
+func Untested(path string) (version string, untested bool) {
+	v, err := ask(path)
+	if err != nil {
+		return err.Error(), true
+	}
+	return v.String(), v.String() != Version
+}
+
+// semver is a version of Envoy.
+type semver [3]int
+
+func (v semver) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
+
+func (v semver) check(path string) error {
+	if v[0] != 1 || v[1] < minMinor {
+		return fmt.Errorf("%s is Envoy %v; 1.%d or newer is needed, and `make envoy` fetches %s", path, v, minMinor, Version)
+	}
+	return nil
+}
+
+// ask runs the binary to learn its version.
+func ask(path string) (semver, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return "", fmt.Errorf("%s does not run: %w; set CAUSEWAY_ENVOY to an Envoy that does", path, err)
+		return semver{}, fmt.Errorf("%s does not run: %w; set CAUSEWAY_ENVOY to an Envoy that does", path, err)
 	}
-	return path, checkVersion(path, out)
+	m := versionPattern.FindSubmatch(out)
+	if m == nil {
+		return semver{}, fmt.Errorf("%s does not say which version of Envoy it is: %q", path, bytes.TrimSpace(out[:min(len(out), 200)]))
+	}
+	var v semver
+	for i := range v {
+		v[i], _ = strconv.Atoi(string(m[i+1]))
+	}
+	return v, nil
 }
 
 func locate(flag string) (string, error) {
@@ -65,17 +101,4 @@ func locate(flag string) (string, error) {
 		return "", errors.New("no Envoy found: run `make envoy`, put one on PATH, or name one with --envoy or CAUSEWAY_ENVOY")
 	}
 	return path, nil
-}
-
-func checkVersion(path string, out []byte) error {
-	m := versionPattern.FindSubmatch(out)
-	if m == nil {
-		return fmt.Errorf("%s does not say which version of Envoy it is: %q", path, bytes.TrimSpace(out))
-	}
-	major, _ := strconv.Atoi(string(m[1]))
-	minor, _ := strconv.Atoi(string(m[2]))
-	if major != 1 || minor < minMinor {
-		return fmt.Errorf("%s is Envoy %s.%s.%s; 1.%d or newer is needed, %s is what `make envoy` fetches", path, m[1], m[2], m[3], minMinor, Version)
-	}
-	return nil
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -27,10 +25,11 @@ type Process struct {
 	Logger      *slog.Logger
 	// Grace is how long Envoy may take to stop after SIGTERM; 3 s if zero.
 	Grace time.Duration
+	// Admin is the unix socket of the bootstrap's admin interface, and Drain how long
+	// Envoy turns its clients away before it is told to stop. Not at all if zero.
+	Admin string
+	Drain time.Duration
 }
-
-// MaxLog bounds a log file, in bytes; one older file of that size is kept.
-const MaxLog = 8 << 20
 
 // Bounds of the pauses between restarts.
 const (
@@ -40,19 +39,39 @@ const (
 	steady = 30 * time.Second
 )
 
-// Run runs Envoy until ctx ends, and starts it again when it ends by itself. It
-// returns once the last process is gone; its error says that none can be started.
-func (p Process) Run(ctx context.Context) error {
+func (p *Process) complete() (*admin, error) {
 	if p.Path == "" || p.Bootstrap == "" || p.LogPath == "" || p.Logger == nil {
-		return errors.New("run Envoy: path, bootstrap, log file and logger are required")
+		return nil, errors.New("run Envoy: path, bootstrap, log file and logger are required")
 	}
 	if p.Grace == 0 {
 		p.Grace = 3 * time.Second
 	}
+	if p.LogLevel == "" {
+		p.LogLevel = "warning"
+	}
+	if p.Concurrency == 0 {
+		p.Concurrency = 1
+	}
+	if p.Drain == 0 {
+		return nil, nil
+	}
+	if p.Admin == "" {
+		return nil, errors.New("run Envoy: to drain it, its admin socket is required")
+	}
+	return newAdmin(p.Admin)
+}
+
+// Run runs Envoy until ctx ends, and starts it again when it ends by itself. It
+// returns once the last process is gone; its error says that none can be started.
+func (p Process) Run(ctx context.Context) error {
+	a, err := p.complete()
+	if err != nil {
+		return err
+	}
 	pause := minPause
 	for {
 		start := time.Now()
-		err := p.once(ctx)
+		err := p.once(ctx, a)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -63,7 +82,8 @@ func (p Process) Run(ctx context.Context) error {
 		if time.Since(start) > steady {
 			pause = minPause
 		}
-		p.Logger.Error("Envoy ended by itself and is started again", "bootstrap", p.Bootstrap, "error", err, "in", pause, "log", p.LogPath, "last", lastLines(p.LogPath, 3))
+		p.Logger.Error("Envoy ended by itself and is started again", "bootstrap", p.Bootstrap, "error", err,
+			"in", pause, "log", p.LogPath, "last", lastLines(p.LogPath, 3))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -75,94 +95,52 @@ func (p Process) Run(ctx context.Context) error {
 
 // once runs one process to its end. The thread that starts it must live as long
 // as it does: the parent-death signal is tied to the thread.
-func (p Process) once(ctx context.Context) error {
+func (p Process) once(ctx context.Context, a *admin) error {
 	ended := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ended <- p.exec(ctx)
+		ended <- p.exec(ctx, a)
 	}()
 	return <-ended
 }
 
-func (p Process) exec(ctx context.Context) error {
-	log, err := openLog(p.LogPath)
+func (p Process) exec(ctx context.Context, a *admin) error {
+	log, err := openLog(p.LogPath, MaxLog)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	level, workers := p.LogLevel, p.Concurrency
-	if level == "" {
-		level = "warning"
-	}
-	if workers == 0 {
-		workers = 1
-	}
-	cmd := exec.CommandContext(ctx, p.Path, "-c", p.Bootstrap, "--disable-hot-restart", "--concurrency", fmt.Sprint(workers), "--log-level", level)
+	cmd := exec.CommandContext(ctx, p.Path, "-c", p.Bootstrap, "--disable-hot-restart",
+		"--concurrency", fmt.Sprint(p.Concurrency), "--log-level", p.LogLevel)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = p.Grace
+	cmd.Cancel = func() error {
+		if a != nil {
+			p.drain(a, cmd.Process)
+		}
+		return cmd.Process.Signal(syscall.SIGTERM)
+	}
+	cmd.WaitDelay = p.Grace // from the end of Cancel; then SIGKILL
 	return cmd.Run()
 }
 
-// logFile is written through a pipe, so that it can be rotated while Envoy runs.
-type logFile struct {
-	path string
-	f    *os.File
-	size int64
-}
-
-func openLog(path string) (*logFile, error) {
-	l := &logFile{path: path}
-	return l, l.open()
-}
-
-func (l *logFile) open() error {
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return fmt.Errorf("open Envoy's log: %w", err)
+// drain lets Envoy's clients go elsewhere for a while, or until it is gone.
+func (p Process) drain(a *admin, envoy *os.Process) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.Drain)
+	defer cancel()
+	if err := a.drain(ctx); err != nil {
+		p.Logger.Warn("Envoy is stopped without being drained", "bootstrap", p.Bootstrap, "error", err)
+		return
 	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("open Envoy's log: %w", err)
-	}
-	l.f, l.size = f, info.Size()
-	return nil
-}
-
-// Write implements io.Writer; os/exec calls it from one goroutine.
-func (l *logFile) Write(b []byte) (int, error) {
-	if l.size+int64(len(b)) > MaxLog {
-		l.f.Close()
-		if err := os.Rename(l.path, l.path+".1"); err != nil {
-			return 0, err
-		}
-		if err := l.open(); err != nil {
-			return 0, err
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for envoy.Signal(syscall.Signal(0)) == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
 	}
-	n, err := l.f.Write(b)
-	l.size += int64(n)
-	return n, err
-}
-
-func (l *logFile) Close() error { return l.f.Close() }
-
-var _ io.WriteCloser = (*logFile)(nil)
-
-func lastLines(path string, n int) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > 4096 {
-		_, _ = f.Seek(-4096, io.SeekEnd)
-	}
-	b, _ := io.ReadAll(io.LimitReader(f, 4096))
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], " | ")
 }
 
 // Validate lets Envoy check a bootstrap file with all that it holds.
