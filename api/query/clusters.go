@@ -12,7 +12,7 @@ func (s service) ListClusters(ctx context.Context, req *causewayv1.ListClustersR
 	if err := checkFilter(req.GetFilter()); err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, req.GetRevision())
+	r, err := s.read(ctx, req.GetRevision(), need{})
 	if err != nil {
 		return nil, err
 	}

@@ -140,6 +140,7 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	uses     useIndexes
+	past     *past
 	watches  chan struct{} // a token for each Watch that may run
 	stopping chan struct{} // closed when Run ends, so that Watches do
 }
@@ -182,5 +183,5 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, metrics: m, watches: make(chan struct{}, cfg.MaxWatches), stopping: make(chan struct{})}, nil
+	return &Server{cfg: cfg, metrics: m, past: newPast(), watches: make(chan struct{}, cfg.MaxWatches), stopping: make(chan struct{})}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -13,7 +14,7 @@ func (s service) ListEndpoints(ctx context.Context, req *causewayv1.ListEndpoint
 	if err := checkFilter(req.GetFilter()); err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, req.GetRevision())
+	r, err := s.read(ctx, req.GetRevision(), need{all: req.GetSeenFrom() == "", one: cluster.ID(req.GetSeenFrom())})
 	if err != nil {
 		return nil, err
 	}

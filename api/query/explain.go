@@ -32,7 +32,7 @@ func (s service) Explain(ctx context.Context, req *causewayv1.ExplainRequest) (*
 	if err != nil {
 		return nil, invalidf("%v", err)
 	}
-	r, err := s.read(ctx, req.GetRevision())
+	r, err := s.read(ctx, req.GetRevision(), need{one: from.Cluster})
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ func (s service) ListServiceImports(ctx context.Context, req *causewayv1.ListSer
 	if err := checkFilter(req.GetFilter()); err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, req.GetRevision())
+	r, err := s.read(ctx, req.GetRevision(), need{all: true})
 	if err != nil {
 		return nil, err
 	}

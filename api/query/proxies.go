@@ -26,7 +26,7 @@ func (s service) ListProxies(ctx context.Context, req *causewayv1.ListProxiesReq
 	if err := checkFilter(req.GetFilter()); err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, 0)
+	r, err := s.read(ctx, 0, need{})
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +103,11 @@ func listeners(r *resolve.Result, b Bindings, p translate.Proxy) []*causewayv1.P
 				return false
 			}
 			for _, port := range f.Ports {
+				if port.Protocol != "TCP" {
+					continue // a question may bind: ask only for what a sidecar offers
+				}
 				at, ok := b.Frontend(p, f.Key, port.Port)
-				add(at, ok && port.Protocol == "TCP", objectRef(f.Key.Kind, f.Key.Namespace, f.Key.Name), port.Port)
+				add(at, ok, objectRef(f.Key.Kind, f.Key.Namespace, f.Key.Name), port.Port)
 			}
 			return false
 		})

@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +27,15 @@ type reading struct {
 	clusters []cluster.ID
 }
 
+// need says which Views a call reads. It matters in the past alone, where each
+// has to be worked out.
+type need struct {
+	all bool       // the hub's and every cluster's
+	one cluster.ID // the hub's and this cluster's
+}
+
 // read takes the newest Views, or those of an older revision.
-func (s *Server) read(ctx context.Context, revision int64) (*reading, error) {
+func (s *Server) read(ctx context.Context, revision int64, n need) (*reading, error) {
 	scope, err := scopeOf(ctx)
 	if err != nil {
 		return nil, err
@@ -37,43 +43,22 @@ func (s *Server) read(ctx context.Context, revision int64) (*reading, error) {
 	if revision < 0 {
 		return nil, invalidf("revision must not be negative; 0 is the newest")
 	}
-	list := s.cfg.Views()
-	if revision > 0 {
-		if list, err = s.past(ctx, revision); err != nil {
-			return nil, err
-		}
+	if revision == 0 {
+		return newReading(scope, s.cfg.Views())
+	}
+	if s.cfg.History == nil {
+		return nil, errNoHistory
+	}
+	list, err := s.past.views(ctx, s.cfg.History, revision, n)
+	if err != nil {
+		return nil, err
 	}
 	r, err := newReading(scope, list)
 	if err != nil {
 		return nil, err
 	}
-	if revision > 0 {
-		r.revision = revision
-	}
+	r.revision = revision
 	return r, nil
-}
-
-// past asks History for the hub's View, and for those of all clusters that were.
-func (s *Server) past(ctx context.Context, revision int64) ([]View, error) {
-	if s.cfg.History == nil {
-		return nil, errNoHistory
-	}
-	hub, err := s.cfg.History.At(ctx, revision, "")
-	if err != nil {
-		return nil, fmt.Errorf("state at revision %d: %w", revision, err)
-	}
-	if hub.Result == nil {
-		return nil, fmt.Errorf("state at revision %d: %w", revision, errNotYet)
-	}
-	list := []View{hub}
-	for _, c := range hub.Result.Snapshot.Clusters() {
-		v, err := s.cfg.History.At(ctx, revision, c.ID)
-		if err != nil {
-			return nil, fmt.Errorf("state at revision %d in cluster %s: %w", revision, c.ID, err)
-		}
-		list = append(list, v)
-	}
-	return list, nil
 }
 
 func newReading(scope Scope, list []View) (*reading, error) {

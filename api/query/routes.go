@@ -20,7 +20,7 @@ func (s service) ListRoutes(ctx context.Context, req *causewayv1.ListRoutesReque
 	if err := checkFilter(req.GetFilter()); err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, req.GetRevision())
+	r, err := s.read(ctx, req.GetRevision(), need{all: true})
 	if err != nil {
 		return nil, err
 	}
