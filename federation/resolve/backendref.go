@@ -53,7 +53,7 @@ func (r *reader) resolveBackend(o *cluster.Object, ref gatewayv1.BackendObjectRe
 		}
 		return &problem{string(gatewayv1.RouteReasonInvalidKind), fmt.Sprintf("backends of kind %s are not supported: use Service or %s/ServiceImport", clip(kind), groupMCS)}
 	}
-	port := int32(deref(ref.Port, 0))
+	port := deref(ref.Port, 0)
 	b.Backend = BackendKey{Kind: BackendImport, Namespace: ns, Name: name, Port: port}
 	if isService {
 		b.Backend.Kind = BackendService

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"fmt"
+	"net/http"
 	"regexp/syntax"
 	"sort"
 	"strings"
@@ -342,7 +343,7 @@ func compileRewrite(in *gatewayv1.HTTPURLRewriteFilter, at filterPlace, fail fai
 }
 
 func compileRedirect(in *gatewayv1.HTTPRequestRedirectFilter, at filterPlace, fail failFunc) *Redirect {
-	d := &Redirect{Scheme: deref(in.Scheme, ""), Hostname: string(deref(in.Hostname, "")), StatusCode: deref(in.StatusCode, 302)}
+	d := &Redirect{Scheme: deref(in.Scheme, ""), Hostname: string(deref(in.Hostname, "")), StatusCode: deref(in.StatusCode, http.StatusFound)}
 	d.FullPath, d.PrefixPath = compilePath(in.Path, at, fail)
 	switch d.Scheme {
 	case "", "http", "https":
@@ -350,7 +351,7 @@ func compileRedirect(in *gatewayv1.HTTPRequestRedirectFilter, at filterPlace, fa
 		fail(gatewayv1.RouteReasonUnsupportedValue, "redirect scheme %q is unknown", clip(d.Scheme))
 	}
 	switch d.StatusCode {
-	case 301, 302, 303, 307, 308:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 	default:
 		fail(gatewayv1.RouteReasonUnsupportedValue, "redirect status code %d is not supported", d.StatusCode)
 	}
@@ -362,7 +363,7 @@ func compileRedirect(in *gatewayv1.HTTPRequestRedirectFilter, at filterPlace, fa
 	}
 	switch {
 	case in.Port != nil:
-		d.Port = int32(*in.Port)
+		d.Port = *in.Port
 	case d.Scheme == "http":
 		d.Port = 80
 	case d.Scheme == "https":

@@ -337,7 +337,7 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 // cluster.
 func placeholder(id cluster.ID) netip.AddrPort {
 	h := fnv.New32a()
-	h.Write([]byte(id))
+	_, _ = h.Write([]byte(id))
 	n := h.Sum32()
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{240 | byte(n>>24)&7, byte(n >> 16), byte(n >> 8), byte(n)}), 9)
 }

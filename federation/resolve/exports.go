@@ -274,7 +274,7 @@ func protocolOf(p corev1.Protocol) string {
 // appProtocol reads what a port speaks: appProtocol if it is there, else the
 // port's name up to the first '-'.
 func appProtocol(p corev1.ServicePort) AppProtocol {
-	said := ""
+	var said string
 	if p.AppProtocol != nil {
 		said = strings.ToLower(*p.AppProtocol)
 	} else {

@@ -107,7 +107,7 @@ func (r *reader) attach(g *gatewayView, o *cluster.Object, ref gatewayv1.ParentR
 	var fitting, allowed, out []int
 	for i := range g.listeners {
 		l := &g.listeners[i]
-		if refSelects(ref, string(l.spec.Name), int32(l.spec.Port)) {
+		if refSelects(ref, string(l.spec.Name), l.spec.Port) {
 			fitting = append(fitting, i)
 		}
 	}
@@ -208,7 +208,7 @@ func (r *reader) bind(g *gatewayView, o *cluster.Object) *boundRoute {
 	b.taken = slices.Compact(b.taken)
 	chain := g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore
 	for _, i := range b.taken {
-		port := int32(g.listeners[i].spec.Port)
+		port := g.listeners[i].spec.Port
 		if _, ok := b.rules[port]; !ok {
 			b.rules[port] = r.compile(o, via{gateway: true, chain: chain, port: port}).rules
 		}
@@ -224,7 +224,7 @@ func gatewayUnit(r *reader, ns, name string) output {
 	}
 	attached := make([][]*boundRoute, len(g.listeners))
 	for _, o := range r.routesOf(cluster.KindGateway, ns, name) {
-		part := o.Ref.String() + "@" + string(o.Cluster) + " by " + string(g.obj.Cluster)
+		part := o.String() + "@" + string(o.Cluster) + " by " + string(g.obj.Cluster)
 		b := r.sub(part, func(r *reader) any { return r.bind(g, o) }).(*boundRoute)
 		if b == nil {
 			continue
@@ -250,7 +250,7 @@ func gatewayUnit(r *reader, ns, name string) output {
 // merge unites the routes of one listener.
 func (g *gatewayView) merge(index int, routes []*boundRoute) Listener {
 	l := &g.listeners[index]
-	out := Listener{Name: string(l.spec.Name), Port: int32(l.spec.Port), Protocol: string(l.spec.Protocol), Hostname: l.hostname}
+	out := Listener{Name: string(l.spec.Name), Port: l.spec.Port, Protocol: string(l.spec.Protocol), Hostname: l.hostname}
 	// The listener's own hostname is always there, with no rules if need be:
 	// what it covers is not for a less specific listener of the port to answer.
 	hosts := []string{hostOrAny(l.hostname)}

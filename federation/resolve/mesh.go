@@ -135,7 +135,7 @@ func refImportPorts(ref gatewayv1.ParentReference, imp *Import) []int32 {
 }
 
 func refSelects(ref gatewayv1.ParentReference, name string, port int32) bool {
-	return (ref.Port == nil || int32(*ref.Port) == port) && (ref.SectionName == nil || string(*ref.SectionName) == name)
+	return (ref.Port == nil || *ref.Port == port) && (ref.SectionName == nil || string(*ref.SectionName) == name)
 }
 
 // addressed tells whether clients reach a Service by an address of its own,
