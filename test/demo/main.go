@@ -206,15 +206,18 @@ func (a answers) route() string {
 		if strings.EqualFold(k, "x-causeway-route") {
 			var short []string
 			for _, r := range strings.Split(strings.Join(v, ","), ",") {
-				p := strings.Split(strings.TrimSpace(r), "/") // kind/ns/name@cluster/rule/match
-				if len(p) >= 3 {
+				// kind/ns/name@cluster/rule/match, or plain/kind/ns/name.
+				p := strings.Split(strings.TrimSpace(r), "/")
+				if p[0] == "plain" {
+					short = append(short, "no route")
+				} else if len(p) >= 3 {
 					short = append(short, p[1]+"/"+p[2])
 				}
 			}
 			return strings.Join(short, " > ")
 		}
 	}
-	return "-"
+	return "none of our rules"
 }
 
 func (d *demo) request(from, url string, n int, extra ...string) (answers, error) {

@@ -35,8 +35,16 @@ const (
 	checkout = "http://checkout.shop.svc.clusterset.local/"
 )
 
-func byCluster(c count) string { return c.Cluster }
+func byCluster(c count) string {
+	if c.Cluster == "" {
+		return fmt.Sprintf("status %d", c.Status)
+	}
+	return c.Cluster
+}
 func byService(c count) string {
+	if c.Pod == "" {
+		return fmt.Sprintf("status %d", c.Status)
+	}
 	// Pods are called <deployment>-<hash>-<n>.
 	p := strings.Split(c.Pod, "-")
 	name := c.Pod
@@ -113,7 +121,7 @@ func first(fs ...func() error) error {
 
 func overflow(d *demo) error {
 	try := func(from string, share map[string]float64) func() error {
-		return func() error { return d.expect(from, catalog, 40, "-", byCluster, share) }
+		return func() error { return d.expect(from, catalog, 40, "no route", byCluster, share) }
 	}
 	scale := func(from, to int) func() error {
 		return func() error {
@@ -160,7 +168,9 @@ func consumer(d *demo) error {
 		}
 	}
 	return first(
-		func() error { return d.expect("west/shop", catalog, 20, "-", byService, all("west shop/catalog")) },
+		func() error {
+			return d.expect("west/shop", catalog, 20, "no route", byService, all("west shop/catalog"))
+		},
 		func() error {
 			return d.expect("south/shop", checkout, 1000, "shop/checkout-canary@west", byService,
 				map[string]float64{"west shop/checkout-v1": .7, "east shop/checkout-v2": .3})
@@ -192,12 +202,16 @@ func chain(d *demo) error {
 		func() error {
 			return d.expect(gw, "http://example.local/", 20, "app-ns/route-a@west", byService, all("west app-ns/svc-a"))
 		},
-		func() error { return d.expect("west/dev-ns", svcA, 20, "-", byService, all("west app-ns/svc-a")) },
+		func() error {
+			return d.expect("west/dev-ns", svcA, 20, "no route", byService, all("west app-ns/svc-a"))
+		},
 		put("west/route-dev.yaml", "dev-svc-a", "dev-ns"),
 		func() error {
 			return d.expect("west/dev-ns", svcA, 20, "dev-ns/dev-svc-a@west", byService, all("west ext-ns/svc-b"))
 		},
-		func() error { return d.expect("west/app-ns", svcA, 20, "-", byService, all("west app-ns/svc-a")) },
+		func() error {
+			return d.expect("west/app-ns", svcA, 20, "no route", byService, all("west app-ns/svc-a"))
+		},
 		func() error {
 			return d.expect(gw, "http://example.local/", 20, "app-ns/route-a@west", byService, all("west app-ns/svc-a"))
 		},
@@ -229,7 +243,7 @@ func isles(d *demo) error {
 		func() error {
 			return d.expect("west/dev-ns", svcA, 20, "dev-ns/dev-isles@south", byService, all("south ext-ns/svc-b"))
 		},
-		func() error { return d.expect("west/shop", svcA, 20, "-", byService, all("east app-ns/svc-a")) },
+		func() error { return d.expect("west/shop", svcA, 20, "no route", byService, all("east app-ns/svc-a")) },
 		put("west/isles-b.yaml", "isles-b", "app-ns"),
 		func() error {
 			return d.expect(gw, "http://isles.local/", 20, "app-ns/isles-a@east > app-ns/isles-b@west", byService, all("south ext-ns/svc-b"))
@@ -379,7 +393,7 @@ spec:
 		allow("from: All"), yes,
 		allow("from: Same"), no,
 		allow("from: Selector, selector: {matchLabels: {team: ext}}"), yes,
-		allow("from: Selector, selector: {matchLabels: {team: other}}"), no,
+		allow("from: Selector, selector: {matchLabels: {team: app}}"), no,
 	)
 }
 
@@ -438,18 +452,18 @@ func storeDown(d *demo) error {
 	if len(errs) > 0 {
 		return errs[0]
 	}
-	d.row("all three", "catalog.shop (import)", "-", fmt.Sprintf("%s of %d", show(counts), sent), "200, all of them", counts["200"] == sent && sent > 0)
+	d.row("all three", "catalog.shop (import)", "no route", fmt.Sprintf("%s of %d", show(counts), sent), "200, all of them", counts["200"] == sent && sent > 0)
 	// The store works again: an edit takes effect in another cluster.
 	if err := first(
 		func() error { return d.edit("east/shop.yaml", "replicas: 2", "replicas: 0") },
 		func() error { return d.settle("20s") },
-		func() error { return d.expect("south/shop", catalog, 20, "-", byCluster, all("west")) },
+		func() error { return d.expect("south/shop", catalog, 20, "no route", byCluster, all("west")) },
 		func() error { return d.edit("east/shop.yaml", "replicas: 0", "replicas: 2") },
 		func() error { return d.settle("20s") },
 	); err != nil {
 		return err
 	}
-	return d.expect("south/shop", catalog, 40, "-", byCluster, map[string]float64{"west": .5, "east": .5})
+	return d.expect("south/shop", catalog, 40, "no route", byCluster, map[string]float64{"west": .5, "east": .5})
 }
 
 func grpcurl(d *demo) error {

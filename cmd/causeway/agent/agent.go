@@ -45,7 +45,7 @@ type Config struct {
 	Store     store.Store
 	Authority *identity.Authority
 	Identity  *identity.Metrics // optional
-	Gossip    gossip.Config     // Role, Cluster, Replica, Logger and Registerer are filled in
+	Gossip    gossip.Config     // Role, Cluster, Replica and Registerer are filled in; Logger if nil
 	Bindings  translate.Bindings
 	Options   translate.Options
 	// XDS is where the agent serves its Envoys. The agent closes it.
@@ -125,7 +125,10 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	g := cfg.Gossip
-	g.Role, g.Cluster, g.Replica, g.Logger, g.Registerer = gossip.RoleAgent, cfg.Cluster, cfg.Replica, cfg.Logger, cfg.Registerer
+	g.Role, g.Cluster, g.Replica, g.Registerer = gossip.RoleAgent, cfg.Cluster, cfg.Replica, cfg.Registerer
+	if g.Logger == nil {
+		g.Logger = cfg.Logger
+	}
 	if a.gossip, err = gossip.New(g); err != nil {
 		return nil, err
 	}

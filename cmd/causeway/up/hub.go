@@ -59,7 +59,7 @@ func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error)
 	}
 	if h.gossip, err = gossip.New(gossip.Config{
 		Role: gossip.RoleHub, Replica: "0", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Key: s.key, Join: s.peerList,
-		Timing: gossip.Local(), Logger: log, Registerer: reg,
+		Timing: gossip.Local(), Logger: s.quiet.With("part", "hub"), Registerer: reg,
 	}); err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ type supervisor struct {
 	envoy   string
 	dir     *stateDir
 	log     *slog.Logger
-	etcdLog *slog.Logger
+	quiet   *slog.Logger // for parts that warn too easily
 	out     io.Writer
 	pool    *loopback.Pool
 	low     uint16
@@ -56,9 +56,9 @@ type supervisor struct {
 	peers   []string      // gossip addresses
 }
 
-func newSupervisor(o options, envoyPath string, dir *stateDir, log, etcdLog *slog.Logger, out io.Writer) (*supervisor, error) {
+func newSupervisor(o options, envoyPath string, dir *stateDir, log, quiet *slog.Logger, out io.Writer) (*supervisor, error) {
 	s := &supervisor{
-		o: o, envoy: envoyPath, dir: dir, log: log, etcdLog: etcdLog, out: out,
+		o: o, envoy: envoyPath, dir: dir, log: log, quiet: quiet, out: out,
 		pool: loopback.NewPool(), low: loopback.LowestPort(), metrics: newGatherer(), schemas: file.NewSchemas(),
 		trial: newTrial(), key: gossip.NewKey(), members: map[cluster.ID]*member{}, changed: make(chan struct{}),
 	}
@@ -134,7 +134,7 @@ func (s *supervisor) startStore(ctx context.Context, g *errgroup.Group, names []
 	}
 	ca, _ := s.trust.store.BundlePEM()
 	if s.server, err = embedded.New(embedded.Config{
-		Dir: s.dir.join("etcd"), CA: ca, Cert: cert.CertPEM(), Key: cert.KeyPEM(), Logger: s.etcdLog,
+		Dir: s.dir.join("etcd"), CA: ca, Cert: cert.CertPEM(), Key: cert.KeyPEM(), Logger: s.quiet.With("part", "etcd"),
 	}); err != nil {
 		return err
 	}

@@ -92,13 +92,14 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	// etcd warns of much that is nobody's business, such as slow disks.
-	level, etcdLevel := slog.LevelWarn, slog.LevelError
+	// etcd and memberlist warn of much that is nobody's business, such as slow
+	// disks and pings that were late.
+	level, quiet := slog.LevelWarn, slog.LevelError
 	if o.verbose {
-		level, etcdLevel = slog.LevelDebug, slog.LevelWarn
+		level, quiet = slog.LevelDebug, slog.LevelWarn
 	}
 	log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: level}))
-	etcdLog := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: etcdLevel})).With("part", "etcd")
+	quietLog := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: quiet}))
 	names, err := clusterFolders(o.dir)
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.close()) }()
-	s, err := newSupervisor(o, path, dir, log, etcdLog, out)
+	s, err := newSupervisor(o, path, dir, log, quietLog, out)
 	if err != nil {
 		return err
 	}
