@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -72,6 +73,11 @@ type BootstrapConfig struct {
 }
 
 func (c BootstrapConfig) validate() error {
+	for _, s := range []string{c.Proxy.ID(), c.Region, c.Zone, c.XDSAddress, c.ServerID, c.Dir, c.Credential, c.AdminSocket} {
+		if !utf8.ValidString(s) {
+			return fmt.Errorf("%q is not UTF-8", s)
+		}
+	}
 	_, port, err := net.SplitHostPort(c.XDSAddress)
 	if n, nerr := strconv.ParseUint(port, 10, 16); err != nil || nerr != nil || n == 0 {
 		return fmt.Errorf("the xDS address %q is not host:port", clip(c.XDSAddress))

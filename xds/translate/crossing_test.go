@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,15 +95,44 @@ func TestCrossingInEnvoy(t *testing.T) {
 	step(backend(true, true), "east")
 	step(backend(true, false), "west")
 	step(backend(true, true), "east")
+	// Here is said to be ready and isn't: the last try goes there.
+	down := backend(true, true)
+	down.Groups[0].Endpoints[0].Addr = closedPort(t)
+	step(down, "west")
+	for range 20 {
+		if x := ask(t, at, "POST", "svc.app", "/x"); x.status != 200 {
+			t.Fatalf("the only endpoint here refuses connections, there is one that doesn't, and the answer is %d", x.status)
+		}
+	}
 	step(backend(false, false), "west")
 
-	// A trust domain without authorities is not trusted, and nothing goes in clear.
+	// A trust domain without authorities is not trusted; once they are there it
+	// is, and only a secret has changed.
+	input.Result.Snapshot = snapshotOf("east", "west")
+	trusting := input.Bundles
 	input.Bundles = w.bundles("east")
-	next, changes := s.state.Update(input, resolve.Delta{})
-	if want := prefixBundle + domainOf("west"); len(changes.Changed) != 0 || len(changes.Removed[TypeSecret]) != 1 || changes.Removed[TypeSecret][0] != want {
-		t.Errorf("changes %v", changes) // no Snapshot here, so nobody claims west's domain
+	lone := side
+	lone.Name = "lone"
+	input.Proxy, input.Identity = lone, nil
+	l := w.start(input, binds)
+	input.Identity = l.state.in.Identity
+	at, _ = binds.Frontend(lone, front.Key, 80)
+	if x := ask(t, at, "GET", "svc.app", "/x"); x.status != 503 {
+		t.Errorf("nobody of west is trusted, and the answer is %d from %q", x.status, x.from())
 	}
-	s.state = next
+	input.Bundles = trusting
+	healed, changes := l.state.Update(input, resolve.Delta{})
+	if want := prefixBundle + domainOf("west"); len(changes.Removed) != 0 || len(changes.Changed) != 1 || !slices.Equal(changes.Changed[TypeSecret], []string{want}) {
+		t.Errorf("authorities came, and the changes are %v", changes)
+	}
+	l.feed.set(healed)
+	await(t, func() error {
+		if x := ask(t, at, "GET", "svc.app", "/x"); x.status != 200 || x.from() != "west" {
+			return fmt.Errorf("%d from %q", x.status, x.from())
+		}
+		return nil
+	})
+	l.accepted(t)
 
 	// Who may come in.
 	dial := func(a *identity.Authority, id spiffeid.ID, sni string) string {

@@ -13,13 +13,16 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// pack marshals a message so that equal messages give equal bytes. It panics
-// only where m can't be marshalled, which for messages built here means invalid
-// UTF-8; every string that comes from outside is checked before.
+// packError is what pack panics with, and makeUnit recovers from.
+type packError struct{ err error }
+
+// pack marshals a message so that equal messages give equal bytes. A message that
+// can't be marshalled (a name that is not UTF-8) stops the unit that is being
+// made, and no other: pack panics with a packError.
 func pack(m proto.Message) *anypb.Any {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		panic(fmt.Sprintf("translate: marshal %T: %v", m, err))
+		panic(packError{fmt.Errorf("marshal %T: %w", m, err)})
 	}
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
 }

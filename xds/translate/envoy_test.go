@@ -1,8 +1,10 @@
 package translate
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -325,6 +328,21 @@ func (w *world) start(in Input, binds *ports) *running {
 	if err := identity.WriteDir(filepath.Join(dir, "svid"), identity.Files(own, identity.BundlePEM(a.Bundle()))); err != nil {
 		t.Fatal(err)
 	}
+	r.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(dir, "admin"))
+	}}, Timeout: 5 * time.Second}
+	await(t, func() error { return w.launch(r, in.Proxy, dir) })
+	r.accepted(t)
+	return r
+}
+
+// launch runs Envoy until the test ends, and returns when it is ready. The error
+// is worth another try: the machine's inotify instances (128 for a user, and four
+// for an Envoy) may be taken by other processes.
+func (w *world) launch(r *running, p Proxy, dir string) error {
+	t := w.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var log lockedBuffer
 	cmd := exec.CommandContext(ctx, w.binary, "-c", filepath.Join(dir, FileBootstrap), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1")
@@ -333,38 +351,64 @@ func (w *world) start(in Input, binds *ports) *running {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cancel()
-		<-exited
-		if t.Failed() {
-			t.Logf("envoy %s: %s", in.Proxy.ID(), log.String())
-		}
-	})
-	r.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(dir, "admin"))
-	}}, Timeout: 5 * time.Second}
-	await(t, func() error {
-		select {
-		case err := <-exited:
-			exited <- err
-			t.Fatalf("envoy ended: %v\n%s", err, log.String())
-		default:
-		}
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait()
+	}()
+	deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for {
 		res, err := r.admin.Get("http://envoy/ready")
-		if err != nil {
-			return err
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				t.Cleanup(func() {
+					cancel()
+					<-exited
+					if t.Failed() {
+						t.Logf("envoy %s: %s", p.ID(), log.String())
+					}
+				})
+				return nil
+			}
 		}
-		defer res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("not ready: %s", res.Status)
+		select {
+		case <-exited:
+			cancel()
+			if strings.Contains(log.String(), "inotify_fd_") {
+				return errors.New("no inotify instance is free for Envoy: raise fs.inotify.max_user_instances")
+			}
+			t.Fatalf("envoy ended: %s", log.String())
+		case <-tick.C:
+			if time.Now().After(deadline) {
+				cancel()
+				<-exited
+				t.Fatalf("envoy is not ready after 30 s: %s", log.String())
+			}
 		}
-		return nil
-	})
-	r.accepted(t)
-	return r
+	}
+}
+
+// stat reads one of Envoy's counters.
+func (r *running) stat(t *testing.T, name string) int {
+	t.Helper()
+	res, err := r.admin.Get("http://envoy/stats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), name+": "); ok {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
 }
 
 // accepted fails if Envoy refused anything.
@@ -449,6 +493,11 @@ var client = &http.Client{
 }
 
 func ask(t *testing.T, at netip.AddrPort, method, host, path string, headers ...string) answer {
+	t.Helper()
+	return askBy(t, client, at, method, host, path, headers...)
+}
+
+func askBy(t *testing.T, client *http.Client, at netip.AddrPort, method, host, path string, headers ...string) answer {
 	t.Helper()
 	req, err := http.NewRequest(method, "http://"+at.String()+path, nil)
 	if err != nil {
@@ -552,4 +601,60 @@ func closedPort(t *testing.T) netip.AddrPort {
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	_ = l.Close()
 	return at
+}
+
+// upgrader is a server that takes an upgrade and then echoes lines.
+func upgrader(t *testing.T) netip.AddrPort {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" {
+			http.Error(w, "no upgrade", http.StatusBadRequest)
+			return
+		}
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		line, _ := rw.ReadString('\n')
+		_, _ = io.WriteString(conn, "echo: "+line)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// upgrade opens a connection to upgrader and gives what it answers to "hello".
+func upgrade(t *testing.T, at netip.AddrPort, host, path string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", path, host)
+	in := bufio.NewReader(conn)
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return res.Status
+	}
+	fmt.Fprintf(conn, "hello\n")
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(line)
+}
+
+// addresses makes n addresses, other ones for another i.
+func addresses(i, n int) []netip.AddrPort {
+	var out []netip.AddrPort
+	for j := range n {
+		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080))
+	}
+	return out
 }

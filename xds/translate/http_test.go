@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -353,10 +356,13 @@ func TestChainInEnvoy(t *testing.T) {
 	if mask(two.body) != mask(one.body) {
 		t.Errorf("over two hops the backend got\n%s\nover one\n%s", two.body, one.body)
 	}
-	for _, want := range []string{"POST /rewritten/x?y=z HTTP/1.1\n", "Host: inner.example\n", "X-Producer: 1\n"} {
+	for _, want := range []string{"POST /rewritten/x?y=z HTTP/1.1\n", "Host: inner.example\n", "X-Producer: 1\n", "X-Forwarded-For: 1.2.3.4,"} {
 		if !strings.Contains(two.body, want) {
 			t.Errorf("the backend did not get %q:\n%s", want, two.body)
 		}
+	}
+	if strings.Contains(two.body, "X-Envoy") {
+		t.Errorf("the backend gets headers of Envoy's own:\n%s", two.body)
 	}
 	if got, want := two.header.Get(HeaderRoute), "HTTPRoute/app/route-a@east/0/0, HTTPRoute/app/route-b@east/0/0"; got != want {
 		t.Errorf("%s: %q, want %q", HeaderRoute, got, want)
@@ -375,5 +381,92 @@ func TestChainInEnvoy(t *testing.T) {
 	}
 	if len(one.header) != len(two.header) {
 		t.Errorf("response headers over two hops %v, over one %v", two.header, one.header)
+	}
+}
+
+// Protocols pass through one hop and two.
+func TestProtocolsInEnvoy(t *testing.T) {
+	w := newWorld(t, "east")
+	h2, h1, ws := echo(t, "h2"), echo(t, "h1"), upgrader(t)
+	chain := func(name string) resolve.WeightedBackend {
+		return resolve.WeightedBackend{Weight: 1, Backend: serviceKey(name), Chain: &resolve.FrontendKey{Kind: cluster.KindService, Namespace: "app", Name: name}}
+	}
+	var parts []any
+	var rules []*resolve.Rule
+	for i, name := range []string{"h2", "h1", "ws"} {
+		parts = append(parts, frontend(name, table(prefixRule("producer", 0, "/", to(name, 1)))))
+		rules = append(rules, prefixRule("r", i, "/two/"+name, chain(name)), prefixRule("r", i, "/one/"+name, to(name, 1)))
+	}
+	parts = append(parts, service("h2", resolve.AppH2C, h2), service("h1", resolve.AppHTTP, h1), service("ws", resolve.AppHTTP, ws))
+	moved := prefixRule("r", 9, "/moved")
+	moved.Redirect = &resolve.Redirect{StatusCode: 301, Scheme: "https"}
+	rules = append(rules, moved)
+	g := &resolve.Gateway{Namespace: "app", Name: "gw", Listeners: []resolve.Listener{{Name: "http", Port: 80, Protocol: "HTTP",
+		Hosts: []resolve.VirtualHost{{Hostname: "a.example", Table: table(rules...)}}}}}
+	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
+	r := w.start(Input{Proxy: p, Result: result("east", append(parts, g)...)}, &ports{t: t})
+	at, _ := r.ports.Gateway(p, 80)
+
+	plain := http.DefaultTransport.(*http.Transport).Clone()
+	plain.Protocols = new(http.Protocols)
+	plain.Protocols.SetUnencryptedHTTP2(true)
+	second := &http.Client{Transport: plain, Timeout: 10 * time.Second}
+	for _, hops := range []string{"one", "two"} {
+		for _, c := range []struct {
+			client *http.Client
+			to     string
+			proto  string
+		}{{client, "h1", "HTTP/1.1"}, {client, "h2", "HTTP/2.0"}, {second, "h1", "HTTP/1.1"}, {second, "h2", "HTTP/2.0"}} {
+			path := "/" + hops + "/" + c.to
+			if x := askBy(t, c.client, at, "GET", "a.example", path); x.status != 200 || !strings.HasPrefix(x.body, c.to+"\nGET "+path+" "+c.proto+"\n") {
+				t.Errorf("%s: %d %s, want %s", path, x.status, x.body, c.proto)
+			}
+		}
+		if got := upgrade(t, at, "a.example", "/"+hops+"/ws"); got != "echo: hello" {
+			t.Errorf("a WebSocket over %s hops says %q", hops, got)
+		}
+	}
+	// The Location names no port, whatever port the client wrote into Host.
+	if x := ask(t, at, "GET", "a.example:8080", "/moved"); x.status != 301 || x.header.Get("Location") != "https://a.example/moved" {
+		t.Errorf("%d to %q", x.status, x.header.Get("Location"))
+	}
+}
+
+// A route that is there before the internal listener of its chain waits for it.
+func TestChainWaitsForItsListener(t *testing.T) {
+	w := newWorld(t, "east")
+	key := resolve.FrontendKey{Kind: cluster.KindService, Namespace: "app", Name: "a"}
+	g := &resolve.Gateway{Namespace: "app", Name: "gw", Listeners: []resolve.Listener{{Name: "http", Port: 80, Protocol: "HTTP",
+		Hosts: []resolve.VirtualHost{{Hostname: "*", Table: table(prefixRule("r", 0, "/", resolve.WeightedBackend{Weight: 1, Backend: serviceKey("a"), Chain: &key}))}}}}}
+	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
+	in := Input{Proxy: p, Result: result("east", g, frontend("a", nil), service("a", resolve.AppHTTP, echo(t, "a")))}
+	r := w.start(in, &ports{t: t})
+	at, _ := r.ports.Gateway(p, 80)
+	if x := ask(t, at, "GET", "x", "/"); x.from() != "a" {
+		t.Fatalf("%d from %q", x.status, x.from())
+	}
+	without := *r.state
+	types := maps.Clone(r.state.Resources.types)
+	types[TypeListener], _, _ = types[TypeListener].Delete([]byte(ChainName(key, 80)))
+	without.Resources = &Resources{types: types}
+	r.feed.set(&without)
+	await(t, func() error {
+		if x := ask(t, at, "GET", "x", "/"); x.status != 503 {
+			return fmt.Errorf("without the internal listener the answer is %d", x.status)
+		}
+		return nil
+	})
+	before := r.stat(t, "cluster."+ChainName(key, 80)+".upstream_rq_retry")
+	came := make(chan answer, 1)
+	go func() { came <- ask(t, at, "GET", "x", "/") }()
+	await(t, func() error {
+		if r.stat(t, "cluster."+ChainName(key, 80)+".upstream_rq_retry") == before {
+			return errors.New("the request does not wait for the listener")
+		}
+		return nil
+	})
+	r.feed.set(r.state)
+	if x := <-came; x.status != 200 {
+		t.Errorf("the listener came while a request waited, and the answer is %d", x.status)
 	}
 }

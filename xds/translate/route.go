@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -259,9 +260,9 @@ func (s *routeSet) debugBackend(route string, b *resolve.WeightedBackend) []*cor
 
 func (s *routeSet) clusterOf(b *resolve.WeightedBackend) string {
 	switch {
-	case b.Invalid != "":
+	case b.Invalid != "" || !utf8.ValidString(b.Backend.String()):
 		return nameNoCluster
-	case b.Chain != nil:
+	case b.Chain != nil && utf8.ValidString(b.Chain.String()):
 		k := chainUnit(*b.Chain, b.Backend.Port)
 		s.needs = append(s.needs, k)
 		return ChainName(*b.Chain, b.Backend.Port)
@@ -299,14 +300,19 @@ func retryPolicy() *routev3.RetryPolicy {
 }
 
 // tries is the retry policy of a route, nil for that of its virtual host. The
-// first hop of a chain never repeats: the second one does.
+// first hop of a chain repeats nothing that the second one has seen; but while
+// the internal listener is being made, it waits for it.
 func tries(perTry time.Duration, chained bool) *routev3.RetryPolicy {
 	if perTry <= 0 && !chained {
 		return nil
 	}
 	p := retryPolicy()
 	if chained {
-		p = &routev3.RetryPolicy{NumRetries: u32(0)}
+		p = &routev3.RetryPolicy{
+			RetryOn:      "connect-failure",
+			NumRetries:   u32(5),
+			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: dur(25 * time.Millisecond), MaxInterval: dur(250 * time.Millisecond)},
+		}
 	}
 	if perTry > 0 {
 		p.PerTryTimeout = dur(perTry)

@@ -90,8 +90,8 @@ func Build(in Input) *State {
 
 // Update brings the configuration up to date with in; s itself does not change.
 // delta must name at least what differs between the Result of s and that of in;
-// name a frontend there also when Bindings has an address for it that it did not
-// have before. The outcome equals Build(in), at a cost in proportion to delta.
+// name a frontend or Gateway there also when Bindings has an address for it that
+// it did not have before. The outcome equals Build(in), at a cost in proportion to delta.
 func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 	if in.Proxy != s.in.Proxy || in.Options != s.in.Options {
 		return s.rebuild(in)

@@ -84,8 +84,17 @@ func roots(in Input) []unitKey {
 }
 
 // makeUnit translates a unit; nil if its object is gone.
-func makeUnit(in Input, trust []string, k unitKey) *unit {
-	u := &unit{key: k, resources: map[string][]*Resource{}}
+func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(packError)
+			if !ok {
+				panic(r)
+			}
+			u = &unit{key: k, problems: []Problem{{Subject: valid(k.name), Message: "is left out: " + e.err.Error()}}}
+		}
+	}()
+	u = &unit{key: k, resources: map[string][]*Resource{}}
 	ok := true
 	switch k.kind {
 	case unitSecrets:
@@ -302,7 +311,10 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 				hosts = append(hosts, set.virtualHost(l.Name+"/"+h.Hostname, []string{h.Hostname}, h.Table, exact))
 			}
 		}
-		r := newResource(name, "Gateway/"+g.Key(), routeConfiguration(name, hosts))
+		config := routeConfiguration(name, hosts)
+		// Envoy's edge adds it; X-Forwarded-For says the same.
+		config.RequestHeadersToRemove = []string{"x-envoy-external-address"}
+		r := newResource(name, "Gateway/"+g.Key(), config)
 		return routes{in.Cache.intern(TypeRoute, r), set.needs, set.problems}
 	})
 }
