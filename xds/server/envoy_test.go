@@ -272,12 +272,29 @@ func TestRealEnvoy(t *testing.T) {
 	m.await("healed", ProxyStatus.InSync)
 	m.want(taken, "/", "c")
 
+	// Certificates come over SDS, and change without their listener.
+	secure := freePort(t)
+	m.change(func(w world) {
+		w.put(kindSecret, "1", certificate(t, "cert", "old")).put(kindListener, "1", overTLS(tcpListener("secure", secure, "two"), "cert"))
+	})
+	p = m.await("secret", ProxyStatus.InSync)
+	if name, err := presented(secure); err != nil || name != "old" {
+		t.Errorf("the port presents %q, %v", name, err)
+	}
+	m.change(func(w world) { w.put(kindSecret, "2", certificate(t, "cert", "new")) })
+	if q := m.await("renewed", ProxyStatus.InSync); q.Types[kindListener].Responses != p.Types[kindListener].Responses {
+		t.Error("a renewed secret made a listener be sent")
+	}
+	if name, err := presented(secure); err != nil || name != "new" {
+		t.Errorf("the port presents %q, %v", name, err)
+	}
+
 	// The agent restarts: first it knows nothing, then what was known. No traffic is
 	// lost, and nothing is sent again.
 	m.grpc.Stop()
 	m.serve(t, m.address)
 	m.await("reconnected", func(p ProxyStatus) bool {
-		return p.Connected && len(p.Types) > 0 && p.Types[kindListener].Resources == 3
+		return p.Connected && len(p.Types) > 0 && p.Types[kindListener].Resources == 4
 	})
 	m.want(front, "/", "c")
 	m.rev++
@@ -302,7 +319,7 @@ func TestRealEnvoy(t *testing.T) {
 			t.Fatal("a removed listener still answers")
 		}
 	}
-	if t := m.world[translate.TypeListener]; len(t) != 2 {
+	if t := m.world[translate.TypeListener]; len(t) != 3 {
 		panic("the test is wrong")
 	}
 }

@@ -1,11 +1,8 @@
 package server
 
 import (
-	"fmt"
 	"slices"
 	"time"
-
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -45,6 +42,7 @@ type ledger struct {
 	epoch  uint64
 	nonce  uint64
 	marks  marks
+	seq    uint64 // of the last batch
 	events []event
 }
 
@@ -127,6 +125,7 @@ func newLedger(limits Limits, a *analyst) *ledger {
 
 // batch is what changed since the last one: names by kind, or everything.
 type batch struct {
+	seq   uint64 // how many times the proxy was Set
 	res   *translate.Resources
 	stamp Stamp
 	full  bool
@@ -136,7 +135,7 @@ type batch struct {
 // apply makes the ledger aim at new Resources.
 func (l *ledger) apply(b batch, now time.Time) {
 	first := l.res == nil
-	l.res = b.res
+	l.res, l.seq = b.res, b.seq
 	l.marks.begin(b.stamp)
 	if first || b.full {
 		if first {
@@ -196,177 +195,6 @@ func (l *ledger) sync(k kind, now time.Time) {
 		}
 		l.queue(e)
 	}
-}
-
-// request takes in what the proxy said: an answer, a change of subscription, or
-// both. It fails when the proxy asks for more than the limits allow.
-func (l *ledger) request(k kind, req *discoveryv3.DeltaDiscoveryRequest, now time.Time) error {
-	t := l.types[k]
-	if f := t.flight; f != nil && req.GetResponseNonce() == f.nonce {
-		t.flight = nil
-		if d := req.GetErrorDetail(); d != nil {
-			l.nack(k, f, d.GetMessage(), now)
-		} else {
-			l.ack(k, f, now)
-		}
-	}
-	subscribe, unsubscribe := req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe()
-	first := !t.seen
-	if first {
-		t.seen = true
-		l.epoch++
-		// Envoy that asks for endpoints before clusters has clusters warming (it holds
-		// back cluster requests meanwhile). They wait for endpoints, whatever it has.
-		if k != kindEndpoint || l.types[kindCluster].seen {
-			if err := l.initial(t, k, req.GetInitialResourceVersions()); err != nil {
-				return err
-			}
-		}
-		if len(subscribe) == 0 && !k.onDemand() {
-			subscribe = []string{"*"}
-		}
-	}
-	for _, name := range unsubscribe {
-		l.unsubscribe(t, name, now)
-	}
-	all := false
-	for _, name := range subscribe {
-		if name == "*" {
-			all = !t.wildcard
-			t.wildcard = true
-			continue
-		}
-		if err := l.subscribe(t, k, name, first); err != nil {
-			return err
-		}
-	}
-	if first && !t.wildcard {
-		for _, e := range t.entries {
-			if !e.named && !e.expected {
-				l.forget(e, now)
-			}
-		}
-	}
-	if first || all {
-		l.sync(k, now)
-	}
-	if first && k == kindListener && t.wildcard && !l.types[kindCluster].seen {
-		// Envoy with clusters that warm. Other clients, which take listeners by name,
-		// ask for clusters after them.
-		l.clustersBy = now.Add(l.limits.Warm)
-		if l.wake.IsZero() || l.clustersBy.Before(l.wake) {
-			l.wake = l.clustersBy
-		}
-	}
-	if first && l.types[kindListener].seen && (l.types[kindCluster].seen || !l.types[kindListener].wildcard) {
-		l.release(&l.marks.held, now)
-	}
-	return nil
-}
-
-// initial takes in what a proxy has from an earlier stream.
-func (l *ledger) initial(t *typeState, k kind, versions map[string]string) error {
-	if len(versions) > l.limits.Subscriptions {
-		return fmt.Errorf("%d %s resources are held: more than the limit of %d", len(versions), k, l.limits.Subscriptions)
-	}
-	for name, version := range versions {
-		if len(name) > maxName || version == "" {
-			continue
-		}
-		e := t.entries[name]
-		if e == nil {
-			e = l.enter(k, name)
-		}
-		e.warm = true
-		l.setHeld(e, version, nil)
-	}
-	return nil
-}
-
-func (l *ledger) subscribe(t *typeState, k kind, name string, first bool) error {
-	if len(name) > maxName {
-		return fmt.Errorf("a subscription to a %s has a name of %d bytes: more than the limit of %d", k, len(name), maxName)
-	}
-	e := t.entries[name]
-	if e == nil {
-		e = l.enter(k, name)
-	}
-	if !e.named {
-		if t.named++; t.named > l.limits.Subscriptions {
-			return fmt.Errorf("more than %d subscriptions to a %s", l.limits.Subscriptions, k)
-		}
-		if e.expected {
-			l.queue(e) // a revision may wait for it
-		}
-		e.named, e.expected, e.expectTo = true, false, time.Time{}
-	}
-	// Who subscribes wants an answer, also the second time: it may have dropped what
-	// it had. In the first request, the versions beside the names say what it has;
-	// but what refers to it may have been sent since, and wait for it.
-	if !first || e.held == "" || l.awaited(e.key) {
-		e.force, e.owed = true, true
-		l.queue(e)
-	}
-	return nil
-}
-
-// awaited reports whether something that was sent over this stream, and may be
-// warming, refers to the resource.
-func (l *ledger) awaited(k key) bool {
-	for by := range l.referrers[k] {
-		if by.offered || by.kind == kindCluster && !by.warm {
-			return true
-		}
-	}
-	return false
-}
-
-// expect notes that the proxy will ask for a resource, since it has something
-// that refers to it. A revision is not in force before it has the answer.
-func (l *ledger) expect(ref key, m *mark, now time.Time) {
-	if m == nil || !ref.kind.onDemand() || l.types[ref.kind].entries[ref.name] != nil {
-		return
-	}
-	if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
-		return
-	}
-	e := l.enter(ref.kind, ref.name)
-	e.expected, e.expectTo = true, now.Add(l.limits.Warm)
-	l.follow(e, m)
-	l.schedule(e)
-}
-
-// follow lets a revision wait for one more entry.
-func (l *ledger) follow(e *entry, m *mark) {
-	if e.mark == nil && m != nil {
-		m.open++
-		e.mark = m
-	}
-}
-
-func (l *ledger) unsubscribe(t *typeState, name string, now time.Time) {
-	if name == "*" {
-		t.wildcard = false
-		for _, e := range t.entries {
-			if !e.named && !e.expected {
-				l.forget(e, now)
-			}
-		}
-		return
-	}
-	e := t.entries[name]
-	if e == nil || !e.named {
-		return
-	}
-	e.named = false
-	t.named--
-	if t.wildcard {
-		// The proxy can't know whether the wildcard covers it: it waits for an answer.
-		e.force = true
-		l.queue(e)
-		return
-	}
-	l.forget(e, now)
 }
 
 func (l *ledger) enter(k kind, name string) *entry {
@@ -500,70 +328,4 @@ func (l *ledger) setRejection(e *entry, r *Rejection) {
 	}
 	l.epoch++
 	l.schedule(e)
-}
-
-// schedule sets the entry's timer to the first thing that it waits for.
-func (l *ledger) schedule(e *entry) {
-	var at time.Time
-	for _, t := range []time.Time{e.warmBy, e.lingerTo, e.expectTo, e.retryAt()} {
-		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
-			at = t
-		}
-	}
-	if at.IsZero() {
-		delete(l.timers, e)
-		return
-	}
-	l.timers[e] = at
-	if l.wake.IsZero() || at.Before(l.wake) {
-		l.wake = at
-	}
-}
-
-func (e *entry) retryAt() time.Time {
-	if e.rejection == nil || e.offered || e.fresh {
-		return time.Time{}
-	}
-	return e.rejection.RetryAt
-}
-
-// fire handles the timers that are due.
-func (l *ledger) fire(now time.Time) {
-	if l.wake.IsZero() || now.Before(l.wake) {
-		return
-	}
-	if !l.clustersBy.IsZero() && !now.Before(l.clustersBy) {
-		l.clustersBy = time.Time{}
-		l.epoch++
-	}
-	l.wake = l.clustersBy
-	for e, at := range l.timers {
-		if now.Before(at) {
-			if l.wake.IsZero() || at.Before(l.wake) {
-				l.wake = at
-			}
-			continue
-		}
-		due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
-		if due(e.warmBy) {
-			e.warmBy = time.Time{}
-			if l.res != nil && !l.ready(e.name) {
-				l.note(event{what: eventCold, kind: e.kind, name: e.name})
-				l.epoch++
-			}
-			e.warm = true
-		}
-		if due(e.lingerTo) {
-			e.lingerTo, e.lingered = time.Time{}, true
-			l.epoch++
-		}
-		if due(e.retryAt()) {
-			l.queue(e)
-		}
-		if due(e.expectTo) {
-			l.forget(e, now)
-			continue
-		}
-		l.schedule(e)
-	}
 }

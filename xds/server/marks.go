@@ -66,7 +66,8 @@ func (m *marks) hold(complete bool) {
 // acked is the newest revision such that it and all before are acknowledged.
 func (m *marks) acked() int64 {
 	if len(m.open) > 0 {
-		return m.open[0].before
+		// Two sets of resources may bear the same revision.
+		return min(m.open[0].before, m.open[0].stamp.Revision-1)
 	}
 	return m.newest.Revision
 }

@@ -58,7 +58,7 @@ func (d *driver) set(w world) {
 	d.world = w
 	d.rev++
 	d.t.Logf("set %v", ch)
-	b := batch{res: w.resources(), stamp: Stamp{d.rev, d.now}}
+	b := batch{res: w.resources(), stamp: Stamp{d.rev, d.now}, full: rapid.IntRange(0, 9).Draw(d.t, "full") == 0}
 	for _, m := range []map[string][]string{ch.Changed, ch.Removed} {
 		for typeURL, names := range m {
 			k, _ := kindOf(typeURL)

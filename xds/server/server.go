@@ -44,6 +44,7 @@ type proxy struct {
 	mu    sync.Mutex
 	res   *translate.Resources // nil: not known yet
 	stamp Stamp
+	seq   uint64           // of Set
 	nodes map[string]*node // by node id
 }
 
@@ -57,6 +58,7 @@ type node struct {
 
 	// Under proxy.mu.
 	why       *status.Status
+	applied   uint64 // proxy.seq of what the published status is about
 	box       batch
 	size      int // names in the box
 	overflows uint64
@@ -102,11 +104,12 @@ func (s *Server) Set(proxyID string, r *translate.Resources, changes translate.C
 	s.mu.Unlock()
 	first := p.res == nil
 	p.res, p.stamp = r, stamp
+	p.seq++
 	for _, n := range p.nodes {
 		if n.over() {
 			continue
 		}
-		if n.post(r, changes, first, stamp, s.cfg.Limits.Backlog) {
+		if n.post(p, changes, first, s.cfg.Limits.Backlog) {
 			s.metrics.overflows.Inc()
 		}
 	}
@@ -207,7 +210,7 @@ func (s *Server) attach(proxyID, nodeID, envoy string) (*proxy, *node, error) {
 	n.status.Store(&ProxyStatus{Proxy: proxyID, Node: nodeID, Envoy: envoy, Connected: true, Since: time.Now()})
 	p.nodes[nodeID] = n
 	if p.res != nil {
-		n.post(p.res, translate.Changes{}, true, p.stamp, 0)
+		n.post(p, translate.Changes{}, true, 0)
 	}
 	return p, n, nil
 }
@@ -265,19 +268,22 @@ func (p *proxy) statuses(forget time.Duration) []ProxyStatus {
 	for _, n := range p.nodes {
 		st := *n.status.Load()
 		st.Revision, st.Overflows = p.stamp.Revision, n.overflows
+		if n.applied != p.seq {
+			st.Acked = min(st.Acked, st.Revision-1)
+		}
 		out = append(out, st)
 	}
 	return out
 }
 
-// post puts a change into the node's mailbox and reports whether that overflowed.
-// The caller holds proxy.mu.
-func (n *node) post(r *translate.Resources, c translate.Changes, full bool, stamp Stamp, backlog int) (overflow bool) {
-	b := &n.box
+// post puts what the proxy was last Set to, and what that changes, into the
+// node's mailbox, and reports whether that overflowed. The caller holds proxy.mu.
+func (n *node) post(p *proxy, c translate.Changes, full bool, backlog int) (overflow bool) {
+	b, stamp := &n.box, p.stamp
 	if b.res != nil {
 		stamp.At = b.stamp.At // the lag counts from the oldest change that waits
 	}
-	b.res, b.stamp, b.full = r, stamp, b.full || full
+	b.seq, b.res, b.stamp, b.full = p.seq, p.res, stamp, b.full || full
 	if !b.full {
 		for _, byType := range []map[string][]string{c.Changed, c.Removed} {
 			for typeURL, names := range byType {

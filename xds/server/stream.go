@@ -242,6 +242,7 @@ func (st *stream) report() {
 	st.p.mu.Lock()
 	if !st.n.over() { // else what detach has published is the last word
 		st.n.status.Store(&now)
+		st.n.applied = st.l.seq
 		st.n.share(st.metrics, rejected)
 	}
 	st.p.mu.Unlock()

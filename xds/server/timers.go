@@ -1,0 +1,69 @@
+package server
+
+import "time"
+
+// schedule sets the entry's timer to the first thing that it waits for.
+func (l *ledger) schedule(e *entry) {
+	var at time.Time
+	for _, t := range []time.Time{e.warmBy, e.lingerTo, e.expectTo, e.retryAt()} {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	if at.IsZero() {
+		delete(l.timers, e)
+		return
+	}
+	l.timers[e] = at
+	if l.wake.IsZero() || at.Before(l.wake) {
+		l.wake = at
+	}
+}
+
+func (e *entry) retryAt() time.Time {
+	if e.rejection == nil || e.offered || e.fresh {
+		return time.Time{}
+	}
+	return e.rejection.RetryAt
+}
+
+// fire handles the timers that are due.
+func (l *ledger) fire(now time.Time) {
+	if l.wake.IsZero() || now.Before(l.wake) {
+		return
+	}
+	if !l.clustersBy.IsZero() && !now.Before(l.clustersBy) {
+		l.clustersBy = time.Time{}
+		l.epoch++
+	}
+	l.wake = l.clustersBy
+	for e, at := range l.timers {
+		if now.Before(at) {
+			if l.wake.IsZero() || at.Before(l.wake) {
+				l.wake = at
+			}
+			continue
+		}
+		due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+		if due(e.warmBy) {
+			e.warmBy = time.Time{}
+			if l.res != nil && !l.ready(e.name) {
+				l.note(event{what: eventCold, kind: e.kind, name: e.name})
+				l.epoch++
+			}
+			e.warm = true
+		}
+		if due(e.lingerTo) {
+			e.lingerTo, e.lingered = time.Time{}, true
+			l.epoch++
+		}
+		if due(e.retryAt()) {
+			l.queue(e)
+		}
+		if due(e.expectTo) {
+			l.forget(e, now)
+			continue
+		}
+		l.schedule(e)
+	}
+}
