@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/provision/loopback"
 )
 
 // Input is what a cluster runs. Nothing in it is changed.
@@ -241,7 +242,7 @@ func (w *workload) move(lowest uint16) (moves []move) {
 		if t.port >= lowest {
 			continue
 		}
-		to := target{t.port + 10000, t.udp}
+		to := target{loopback.MovedPort(t.port), t.udp}
 		// A plan has fewer listeners than there are steps, so this ends.
 		for used[to] || to.port < lowest {
 			to.port += 1000

@@ -8,9 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -132,27 +129,4 @@ func (s *socket) shutdown(ctx context.Context) {
 			s.http.Close()
 		}
 	}
-}
-
-// lowestPort finds the first port that this process may bind. A process may
-// hold the capability to bind all without being root, or lack it although it
-// is, so a low port is tried.
-func lowestPort() uint16 {
-	start := 1024
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			start = n
-		}
-	}
-	for port := start - 1; port > 0 && port > start-20; port-- {
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			ln.Close()
-			return 1
-		}
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			break
-		}
-	}
-	return uint16(min(max(start, 1), 65535))
 }

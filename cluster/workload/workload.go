@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/provision/loopback"
 )
 
 // AnnotationReady on a Deployment, or on its pod template, which wins, is the
@@ -127,7 +128,7 @@ func New(cfg Config) (*Manager, error) {
 // returns, those that have gone stay open until after Delivered.
 func (m *Manager) Apply(in Input) Result {
 	if m.cfg.LowestPort == 0 {
-		m.cfg.LowestPort = lowestPort()
+		m.cfg.LowestPort = loopback.LowestPort()
 	}
 	m.plan = makePlan(in, limits{m.cfg.Cluster, m.cfg.MaxReplicas, 8 * m.cfg.MaxReplicas, m.cfg.LowestPort})
 	for _, mv := range m.plan.moved {

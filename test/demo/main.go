@@ -247,10 +247,10 @@ func (d *demo) edit(name, old, with string) error {
 	return d.write(name, strings.Replace(string(b), old, with, 1))
 }
 
-const rowFormat = "  %-22s %-38s %-34s %-30s %s\n"
+const rowFormat = "  %-6s %-22s %-30s %-42s %-50s %s\n"
 
 func (d *demo) header() {
-	fmt.Fprintf(d.out, rowFormat, "FROM", "TO", "GOVERNED BY", "ANSWERED BY", "EXPECTED")
+	fmt.Fprintf(d.out, rowFormat, "", "FROM", "TO", "GOVERNED BY", "ANSWERED BY", "EXPECTED")
 }
 
 // row prints one expectation and counts it.
@@ -262,7 +262,7 @@ func (d *demo) row(from, to, route, answered, expected string, ok bool) {
 		d.failed++
 		mark = "FAILED"
 	}
-	fmt.Fprintf(d.out, rowFormat, from, to, route, answered, expected+"  "+mark)
+	fmt.Fprintf(d.out, rowFormat, mark, from, to, route, answered, expected)
 }
 
 func tail(s string, lines int) string {

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // claimPort is where a Pool listens to claim a block. No client ever calls it.
@@ -114,30 +115,27 @@ func (p *Pool) take() (netip.Addr, error) {
 	return netip.AddrFrom4([4]byte{127, byte(p.block), byte(n >> 8), byte(n)}), nil
 }
 
-// LowestPort is the first port that this process may bind. Lower ones have to be
-// moved (see MovedPort).
+// LowestPort is the first port that this process may bind; lower ones have to be
+// moved (MovedPort). A process may hold the capability to bind all without being
+// root, or lack it although it is, so a low port is tried.
 func LowestPort() uint16 {
-	// A process with CAP_NET_BIND_SERVICE may bind any; asking is the one sure way,
-	// and any low port that is free will do.
-	for _, port := range []int{1, 7, 9, 11} {
-		l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
+	start := 1024
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			start = n
+		}
+	}
+	for port := start - 1; port > 0 && port > start-20; port-- {
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			_ = l.Close()
 			return 1
 		}
-		if errors.Is(err, os.ErrPermission) {
+		if !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
 	}
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return 1024
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
-	if err != nil {
-		return 1024
-	}
-	return uint16(n)
+	return uint16(min(max(start, 1), 65535))
 }
 
 // MovedPort is the port that stands in for one that may not be bound.
