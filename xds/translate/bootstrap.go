@@ -93,7 +93,7 @@ func (c BootstrapConfig) validate() error {
 	case c.ServerID == "":
 		return errors.New("the SPIFFE id of the xDS server is missing")
 	case !filepath.IsAbs(c.Dir), !filepath.IsAbs(c.Credential):
-		return errors.New("Dir and Credential must be absolute paths")
+		return errors.New("the directories Dir and Credential must be absolute paths")
 	case c.AdminSocket != "" && (!filepath.IsAbs(c.AdminSocket) || len(c.AdminSocket) > 100):
 		return fmt.Errorf("the admin socket %q is not an absolute path of at most 100 bytes", clip(c.AdminSocket))
 	}

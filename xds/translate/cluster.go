@@ -74,16 +74,17 @@ func noBreakers() *clusterv3.CircuitBreakers {
 func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
 	name := b.Key.String()
 	c := edsCluster(name, name)
-	switch b.Config.AppProtocol {
-	case resolve.AppHTTP:
-		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{protocolOptions: pack(explicitHTTP(&httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
-		}))}
-	case resolve.AppH2C:
-		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{protocolOptions: pack(explicitHTTP(&httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
-		}))}
+	// What is opaque to sidecars may still be the backend of an HTTPRoute.
+	speaks := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
 	}
+	if b.Config.AppProtocol == resolve.AppH2C {
+		speaks.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
+	}
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)},
+		UpstreamProtocolOptions:   &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: speaks},
+	})}
 	var problems []Problem
 	for _, x := range b.Config.Crossings {
 		if x.TrustDomain == "" {
@@ -97,13 +98,6 @@ func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
 		})
 	}
 	return c, problems
-}
-
-func explicitHTTP(e *httpv3.HttpProtocolOptions_ExplicitHttpConfig) *httpv3.HttpProtocolOptions {
-	return &httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)},
-		UpstreamProtocolOptions:   &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: e},
-	}
 }
 
 // crossingTLS enters another network: mTLS towards its crossing gateways, and to

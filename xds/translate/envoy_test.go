@@ -6,15 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +19,6 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -48,126 +44,6 @@ func envoyBinary(t *testing.T) string {
 	}
 	t.Skip("no Envoy: set CAUSEWAY_ENVOY or run `make envoy`")
 	return ""
-}
-
-// feed is the smallest thing that speaks incremental ADS: it gives one proxy what
-// its State holds, and remembers what it refused.
-type feed struct {
-	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	mu      sync.Mutex
-	state   *State
-	changed chan struct{}
-	refused []string
-}
-
-func (f *feed) set(s *State) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.state = s
-	if f.changed != nil {
-		close(f.changed)
-	}
-	f.changed = make(chan struct{})
-}
-
-func (f *feed) get() (*State, chan struct{}) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.state, f.changed
-}
-
-func (f *feed) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	reqs := make(chan *discoveryv3.DeltaDiscoveryRequest)
-	go func() {
-		defer close(reqs)
-		for {
-			r, err := stream.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case reqs <- r:
-			case <-stream.Context().Done():
-				return
-			}
-		}
-	}()
-	wanted := map[string]map[string]bool{} // type -> name; empty map: all
-	sent := map[string]map[string]string{}
-	nonce := 0
-	push := func(t string, again []string) error {
-		state, _ := f.get()
-		names, ok := wanted[t]
-		if !ok {
-			return nil
-		}
-		if sent[t] == nil {
-			sent[t] = map[string]string{}
-		}
-		out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: t}
-		state.Resources.All(t).Root().Walk(func(_ []byte, r *Resource) bool {
-			if (len(names) == 0 || names[r.Name]) && (sent[t][r.Name] != r.Version || slices.Contains(again, r.Name)) {
-				sent[t][r.Name] = r.Version
-				out.Resources = append(out.Resources, &discoveryv3.Resource{Name: r.Name, Version: r.Version, Resource: r.Body})
-			}
-			return false
-		})
-		for name := range sent[t] {
-			if _, ok := state.Resources.Get(t, name); !ok {
-				delete(sent[t], name)
-				out.RemovedResources = append(out.RemovedResources, name)
-			}
-		}
-		for _, name := range again {
-			if _, ok := state.Resources.Get(t, name); !ok {
-				out.RemovedResources = append(out.RemovedResources, name)
-			}
-		}
-		if len(out.Resources)+len(out.RemovedResources) == 0 {
-			return nil
-		}
-		nonce++
-		out.Nonce = fmt.Sprint(nonce)
-		return stream.Send(out)
-	}
-	for {
-		_, changed := f.get()
-		select {
-		case r, ok := <-reqs:
-			if !ok {
-				return nil
-			}
-			if r.ErrorDetail != nil {
-				f.mu.Lock()
-				f.refused = append(f.refused, r.ErrorDetail.Message)
-				f.mu.Unlock()
-			}
-			t := r.TypeUrl
-			first := wanted[t] == nil
-			if first {
-				wanted[t] = map[string]bool{}
-			}
-			for _, n := range r.ResourceNamesSubscribe {
-				if n != "*" {
-					wanted[t][n] = true
-				}
-			}
-			for _, n := range r.ResourceNamesUnsubscribe {
-				delete(wanted[t], n)
-			}
-			if first || len(r.ResourceNamesSubscribe) > 0 {
-				if err := push(t, r.ResourceNamesSubscribe); err != nil {
-					return err
-				}
-			}
-		case <-changed:
-			for _, t := range Types {
-				if err := push(t, nil); err != nil {
-					return err
-				}
-			}
-		}
-	}
 }
 
 // world is what the tests with a real Envoy share: authorities and backends.
@@ -345,7 +221,7 @@ func (w *world) launch(r *running, p Proxy, dir string) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var log lockedBuffer
-	cmd := exec.CommandContext(ctx, w.binary, "-c", filepath.Join(dir, FileBootstrap), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1")
+	cmd := exec.CommandContext(ctx, w.binary, "-c", filepath.Join(dir, FileBootstrap), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1", "--file-flush-interval-msec", "50")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -453,208 +329,4 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-// echo is a backend that tells what it got: "name\nMETHOD path proto\nHost: ...\nheaders".
-func echo(t *testing.T, name string) netip.AddrPort {
-	t.Helper()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-From", name)
-		w.Header().Set("Server", "echo")
-		fmt.Fprintf(w, "%s\n%s %s %s\nHost: %s\n", name, r.Method, r.RequestURI, r.Proto, r.Host)
-		var lines []string
-		for k, v := range r.Header {
-			lines = append(lines, k+": "+strings.Join(v, "|"))
-		}
-		slices.Sort(lines)
-		_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n")
-	}))
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// answer is what came back.
-type answer struct {
-	status int
-	header http.Header
-	body   string
-}
-
-// from is the backend that answered, or the empty string.
-func (a answer) from() string { return a.header.Get("X-From") }
-
-var client = &http.Client{
-	Timeout:       10 * time.Second,
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-func ask(t *testing.T, at netip.AddrPort, method, host, path string, headers ...string) answer {
-	t.Helper()
-	return askBy(t, client, at, method, host, path, headers...)
-}
-
-func askBy(t *testing.T, client *http.Client, at netip.AddrPort, method, host, path string, headers ...string) answer {
-	t.Helper()
-	req, err := http.NewRequest(method, "http://"+at.String()+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Host = host
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Add(headers[i], headers[i+1])
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{res.StatusCode, res.Header, string(body)}
-}
-
-// result makes a Result of parts. Keys are those that the resolver gives.
-func result(local cluster.ID, parts ...any) *resolve.Result {
-	r := &resolve.Result{
-		Local:     local,
-		Frontends: iradix.New[*resolve.Frontend](), Remotes: iradix.New[*resolve.Frontend](), Gateways: iradix.New[*resolve.Gateway](),
-		Imports: iradix.New[*resolve.Import](), Backends: iradix.New[*resolve.Backend](), Reports: iradix.New[*resolve.ObjectReport](),
-	}
-	for _, p := range parts {
-		switch p := p.(type) {
-		case *resolve.Frontend:
-			if p.Key.Cluster != "" {
-				r.Remotes, _, _ = r.Remotes.Insert([]byte(p.Key.String()), p)
-			} else {
-				r.Frontends, _, _ = r.Frontends.Insert([]byte(p.Key.String()), p)
-			}
-		case *resolve.Gateway:
-			r.Gateways, _, _ = r.Gateways.Insert([]byte(p.Key()), p)
-		case *resolve.Import:
-			r.Imports, _, _ = r.Imports.Insert([]byte(p.Namespace+"/"+p.Name), p)
-		case *resolve.Backend:
-			r.Backends, _, _ = r.Backends.Insert([]byte(p.Key.String()), p)
-		default:
-			panic(fmt.Sprintf("no part of a Result: %T", p))
-		}
-	}
-	return r
-}
-
-// Short forms for the tests.
-
-func serviceKey(name string) resolve.BackendKey {
-	return resolve.BackendKey{Kind: resolve.BackendService, Namespace: "app", Name: name, Port: 80}
-}
-
-func service(name string, app resolve.AppProtocol, at ...netip.AddrPort) *resolve.Backend {
-	g := resolve.EndpointGroup{Cluster: "east"}
-	for i, a := range at {
-		g.Endpoints = append(g.Endpoints, resolve.Endpoint{Addr: a, Weight: 1000, Healthy: true, Pod: fmt.Sprintf("%s-%d", name, i)})
-	}
-	return &resolve.Backend{Key: serviceKey(name), Config: resolve.BackendConfig{Protocol: "TCP", AppProtocol: app}, Groups: []resolve.EndpointGroup{g}}
-}
-
-func frontend(name string, producer *resolve.RouteTable) *resolve.Frontend {
-	return &resolve.Frontend{
-		Key:   resolve.FrontendKey{Kind: cluster.KindService, Namespace: "app", Name: name},
-		Ports: []resolve.FrontendPort{{Port: 80, Protocol: "TCP", AppProtocol: resolve.AppHTTP, Producer: producer, Backend: serviceKey(name)}},
-	}
-}
-
-func to(name string, weight uint32) resolve.WeightedBackend {
-	return resolve.WeightedBackend{Weight: weight, Backend: serviceKey(name)}
-}
-
-func prefixRule(route string, index int, path string, backends ...resolve.WeightedBackend) *resolve.Rule {
-	return &resolve.Rule{
-		Route:     resolve.RouteID{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: route, Cluster: "east"},
-		RuleIndex: index,
-		Match:     resolve.Match{PathType: resolve.PathPrefix, Path: path},
-		Backends:  backends,
-	}
-}
-
-func table(rules ...*resolve.Rule) *resolve.RouteTable { return &resolve.RouteTable{Rules: rules} }
-
-// slowServer answers when the client has gone.
-func slowServer(t *testing.T) netip.AddrPort {
-	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// closedPort is an address where nobody listens, held so that nobody will.
-func closedPort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	_ = l.Close()
-	return at
-}
-
-// upgrader is a server that takes an upgrade and then echoes lines.
-func upgrader(t *testing.T) netip.AddrPort {
-	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "websocket" {
-			http.Error(w, "no upgrade", http.StatusBadRequest)
-			return
-		}
-		conn, rw, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-		line, _ := rw.ReadString('\n')
-		_, _ = io.WriteString(conn, "echo: "+line)
-	}))
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// upgrade opens a connection to upgrader and gives what it answers to "hello".
-func upgrade(t *testing.T, at netip.AddrPort, host, path string) string {
-	t.Helper()
-	conn, err := net.Dial("tcp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", path, host)
-	in := bufio.NewReader(conn)
-	res, err := http.ReadResponse(in, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		return res.Status
-	}
-	fmt.Fprintf(conn, "hello\n")
-	line, err := in.ReadString('\n')
-	if err != nil {
-		return err.Error()
-	}
-	return strings.TrimSpace(line)
-}
-
-// addresses makes n addresses, other ones for another i.
-func addresses(i, n int) []netip.AddrPort {
-	var out []netip.AddrPort
-	for j := range n {
-		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080))
-	}
-	return out
 }

@@ -96,7 +96,7 @@ func headerChange(m resolve.HeaderMods, request bool) (out headerMod, host strin
 			switch {
 			case request && n == headerHost:
 				if !hostname(h.Value) {
-					return out, "", fmt.Errorf("Host can't become %q: it takes a hostname without a port", clip(h.Value))
+					return out, "", fmt.Errorf("the Host header can't become %q: it takes a hostname without a port", clip(h.Value))
 				}
 				host = h.Value
 			case i == 0:

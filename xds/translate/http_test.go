@@ -1,11 +1,14 @@
 package translate
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -311,7 +314,8 @@ func TestChainInEnvoy(t *testing.T) {
 		}},
 	}}
 	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
-	r := w.start(Input{Proxy: p, Options: Options{DebugHeaders: true, AccessLog: "/dev/null"}, Result: result("east", fa, g,
+	log := filepath.Join(t.TempDir(), "access.log")
+	r := w.start(Input{Proxy: p, Options: Options{DebugHeaders: true, AccessLog: log}, Result: result("east", fa, g,
 		service("a", resolve.AppHTTP, a), service("b", resolve.AppHTTP, b))}, &ports{t: t})
 	at, _ := r.ports.Gateway(p, 80)
 
@@ -370,6 +374,33 @@ func TestChainInEnvoy(t *testing.T) {
 	if got := two.header.Values(HeaderUpstream); len(got) != 1 || !strings.HasPrefix(got[0], "Service/app/b/80; cluster=east; pod=b-0; ") {
 		t.Errorf("%s: %q", HeaderUpstream, got)
 	}
+	await(t, func() error { // both hops log, under the same request id
+		data, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		routes := map[string][]string{}
+		for _, l := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+			var x struct {
+				Route     string `json:"route"`
+				RequestID string `json:"request_id"`
+				Status    int    `json:"status"`
+			}
+			if err := json.Unmarshal([]byte(l), &x); err != nil {
+				return fmt.Errorf("%s: %w", l, err)
+			}
+			if x.Status == 200 {
+				routes[x.RequestID] = append(routes[x.RequestID], x.Route)
+			}
+		}
+		for _, list := range routes {
+			slices.Sort(list)
+			if slices.Equal(list, []string{"HTTPRoute/app/route-a@east/0/0", "HTTPRoute/app/route-b@east/0/0"}) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no request is logged by both hops: %v", routes)
+	})
 	one.header.Del(HeaderRoute)
 	two.header.Del(HeaderRoute)
 	one.header.Del("Content-Length")
