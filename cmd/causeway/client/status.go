@@ -19,6 +19,9 @@ const maxMissing = 30
 // lookEvery is how often a waiting `status` looks for a server that isn't there yet.
 const lookEvery = 100 * time.Millisecond
 
+// answerWithin is how long a server may take beyond the time it was given.
+const answerWithin = 10 * time.Second
+
 func newStatus(cfg Config) *cobra.Command {
 	conn := connection{getenv: cfg.Getenv}
 	var f format
@@ -79,6 +82,9 @@ func askOnce(ctx context.Context, conn *connection, wait time.Duration) (*causew
 		return nil, err
 	}
 	defer end()
+	// The server keeps to the time that it is given; one that hangs does not.
+	ctx, cancel := context.WithTimeout(ctx, max(0, wait)+answerWithin)
+	defer cancel()
 	return c.GetStatus(ctx, &causewayv1.GetStatusRequest{Wait: durationpb.New(max(0, wait))})
 }
 
