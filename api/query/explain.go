@@ -46,7 +46,7 @@ func (s service) Explain(ctx context.Context, req *causewayv1.ExplainRequest) (*
 	e := explain.Explain(v.Result, from, request)
 	out := &causewayv1.ExplainResponse{
 		Revision: e.Staleness.Revision, Source: req.GetSource(), Method: e.Request.Method, Url: requestURL(e.Request),
-		Problem: e.Problem, Staleness: r.staleness(v, e.Staleness),
+		Problem: e.Problem, Staleness: r.staleness(v, e.Staleness, s.cfg.Views()),
 	}
 	if e.Hop != nil {
 		out.Hop = hop(e.Hop)
@@ -90,10 +90,13 @@ func hostPort(scheme, host string, port int32) string {
 	return fmt.Sprintf("%s:%d", host, port)
 }
 
-func (r *reading) staleness(v View, s explain.Staleness) *causewayv1.Staleness {
+// staleness compares what was read, which may be the past, with what is now.
+func (r *reading) staleness(v View, s explain.Staleness, now []View) *causewayv1.Staleness {
 	out := &causewayv1.Staleness{Revision: s.Revision, NewestRevision: s.Revision, Confirmed: timestamp(v.Confirmed)}
-	for _, other := range r.views {
-		out.NewestRevision = max(out.NewestRevision, other.Result.Snapshot.Revision)
+	for _, other := range now {
+		if other.Result != nil {
+			out.NewestRevision = max(out.NewestRevision, other.Result.Snapshot.Revision)
+		}
 	}
 	for _, i := range s.Clusters {
 		c := &causewayv1.InvolvedCluster{

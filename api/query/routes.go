@@ -116,7 +116,7 @@ func routeParent(ref gatewayv1.ParentReference, namespace string) *causewayv1.Ro
 		out.SectionName = string(*ref.SectionName)
 	}
 	if ref.Port != nil {
-		out.Port = int32(*ref.Port)
+		out.Port = *ref.Port
 	}
 	return out
 }

@@ -47,7 +47,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	force := time.AfterFunc(drainTime, g.Stop)
 	defer force.Stop()
 	g.GracefulStop()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve the query API on %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 
@@ -84,11 +86,11 @@ type service struct {
 func (s *Server) admit(ctx context.Context) (context.Context, Caller, error) {
 	caller, err := s.cfg.Authenticate(ctx)
 	if err != nil {
-		return nil, caller, fmt.Errorf("%w: %v", errUnauthenticated, err)
+		return nil, caller, fmt.Errorf("%w: %w", errUnauthenticated, err)
 	}
 	scope, err := s.cfg.Authorize(caller)
 	if err != nil {
-		return nil, caller, fmt.Errorf("%w: %s: %v", errForbidden, caller.Name, err)
+		return nil, caller, fmt.Errorf("%w: %s: %w", errForbidden, caller.Name, err)
 	}
 	return withScope(ctx, scope), caller, nil
 }

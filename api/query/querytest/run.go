@@ -38,8 +38,21 @@ func (w *World) Config() query.Config {
 	}
 }
 
-// Run serves the configuration on loopback until the test ends.
+// Run serves the configuration on loopback, as a hub, until the test ends.
 func Run(t testing.TB, cfg query.Config) *Running {
+	t.Helper()
+	return RunAs(t, cfg, func(a *identity.Authority) identity.SVIDRequest {
+		hub, err := identity.HubID(a.TrustDomain())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return identity.SVIDRequest{ID: hub}
+	})
+}
+
+// RunAs is Run for a server with another identity, which the clusterset's
+// authority certifies for 127.0.0.1.
+func RunAs(t testing.TB, cfg query.Config, as func(*identity.Authority) identity.SVIDRequest) *Running {
 	t.Helper()
 	open := func(name string) *identity.Authority {
 		td, err := identity.ClustersetDomain(name)
@@ -56,11 +69,9 @@ func Run(t testing.TB, cfg query.Config) *Running {
 	r := &Running{Registry: registry, Clusterset: open(Clusterset), East: open("east." + Clusterset), t: t}
 	bundles := &identity.BundleSet{}
 	bundles.Replace([]*x509bundle.Bundle{r.Clusterset.Bundle(), r.East.Bundle()})
-	hub, err := identity.HubID(r.Clusterset.TrustDomain())
-	if err != nil {
-		t.Fatal(err)
-	}
-	svid, err := r.Clusterset.Issue(identity.SVIDRequest{ID: hub, DNSNames: []string{"localhost"}, IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
+	req := as(r.Clusterset)
+	req.DNSNames, req.IPs = []string{"localhost"}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	svid, err := r.Clusterset.Issue(req)
 	if err != nil {
 		t.Fatal(err)
 	}

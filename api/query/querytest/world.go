@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -150,9 +151,10 @@ func (w *World) wake() {
 func (w *World) Proxy(id string, change func(*query.Proxy)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.proxies = append([]query.Proxy(nil), w.proxies...)
+	w.proxies = slices.Clone(w.proxies)
 	for i := range w.proxies {
 		if w.proxies[i].ID() == id {
+			w.proxies[i].Types = slices.Clone(w.proxies[i].Types) // readers may have the old ones
 			change(&w.proxies[i])
 			w.wake()
 			return

@@ -210,7 +210,7 @@ func (g *getter) watchRows(ctx context.Context, c causewayv1.FederationClient) e
 	if err != nil {
 		return readable(err, "the server")
 	}
-	t := &table{w: g.cfg.Out}
+	t := &table{w: g.cfg.Out, widths: []int{len("MODIFIED")}} // the longest event
 	first := [][]string{append([]string{"EVENT"}, g.columns(slices.Concat(g.header, g.wide))...)}
 	synced := false
 	for {
