@@ -222,9 +222,15 @@ func TestNothingIsLeftBehindByAKilledParent(t *testing.T) {
 	}
 	defer func() { _ = parent.Process.Kill() }()
 	ready(t, socket)
-	if pid(t, p) == 0 {
+	n := pid(t, p)
+	if n == 0 {
 		t.Fatal("no Envoy runs")
 	}
+	defer func() {
+		if t.Failed() {
+			_ = syscall.Kill(n, syscall.SIGKILL)
+		}
+	}()
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -341,30 +341,34 @@ func TestReconnectSendsTheDifference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, req := range []*discoveryv3.DeltaDiscoveryRequest{{
-		Node: &corev3.Node{Id: "p"}, TypeUrl: translate.TypeCluster,
-		InitialResourceVersions: map[string]string{"a": "1", "b": "0", "gone": "7"},
-	}, {TypeUrl: translate.TypeListener}} {
+	say := func(req *discoveryv3.DeltaDiscoveryRequest) {
+		t.Helper()
 		if err := st.Send(req); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := map[string]bool{}
-	for len(got) < 2 {
+	expect := func(want string) {
+		t.Helper()
 		m, err := st.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, n := range strings.Fields(names(m)) {
-			got[n] = true
+		if got := names(m); got != want || m.GetTypeUrl() != translate.TypeCluster {
+			t.Fatalf("want %q, got %q", want, got)
 		}
-		if err := st.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}); err != nil {
-			t.Fatal(err)
-		}
+		say(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()})
 	}
-	if !got["b"] || !got["-gone"] {
-		t.Fatal(got)
-	}
+	say(&discoveryv3.DeltaDiscoveryRequest{
+		Node: &corev3.Node{Id: "p"}, TypeUrl: translate.TypeCluster,
+		InitialResourceVersions: map[string]string{"a": "1", "b": "0", "gone": "7"},
+	})
+	// What is gone goes once the proxy has told that no listener needs it.
+	expect("b")
+	r.await("b", func(p ProxyStatus) bool {
+		return p.Types[kindCluster].Pending == 0 && p.Types[kindCluster].Deferred == 1
+	})
+	say(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: translate.TypeListener})
+	expect("-gone")
 	r.await("in sync", ProxyStatus.InSync)
 }
 
