@@ -213,6 +213,9 @@ func goldenCases(t *testing.T) []string {
 	}
 	var out []string
 	for _, e := range entries {
+		if e.Name() == "rapid" {
+			continue // where failed properties are kept
+		}
 		if e.IsDir() {
 			out = append(out, e.Name())
 		} else {
