@@ -247,7 +247,7 @@ func (d *demo) edit(name, old, with string) error {
 	return d.write(name, strings.Replace(string(b), old, with, 1))
 }
 
-const rowFormat = "  %-6s %-22s %-30s %-42s %-50s %s\n"
+const rowFormat = "  %-6s %-22s %-26s %-41s %-68s %s\n"
 
 func (d *demo) header() {
 	fmt.Fprintf(d.out, rowFormat, "", "FROM", "TO", "GOVERNED BY", "ANSWERED BY", "EXPECTED")

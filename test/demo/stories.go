@@ -53,6 +53,12 @@ func byService(c count) string {
 	}
 	return c.Cluster + " " + c.Namespace + "/" + name
 }
+func byPod(c count) string {
+	if c.Pod == "" {
+		return fmt.Sprintf("status %d", c.Status)
+	}
+	return c.Cluster + " " + c.Pod
+}
 func byStatus(c count) string { return fmt.Sprint(c.Status) }
 
 func show(m map[string]int) string {
@@ -102,7 +108,7 @@ func (d *demo) expect(from, url string, n int, route string, by func(count) stri
 	}
 	to := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")
 	to = strings.NewReplacer(".svc.clusterset.local", " (import)", ".svc.cluster.local", " (service)").Replace(to)
-	d.row(from, to, a.route(), show(got), expected, ok && total == n)
+	d.row(from, to, a.route(), show(a.by(byPod)), expected, ok && total == n)
 	return nil
 }
 
