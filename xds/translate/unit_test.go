@@ -49,7 +49,8 @@ func TestKeysAreNotPrinted(t *testing.T) {
 		text.Info("x", "v", v)
 	}
 	body := strings.Split(string(c.KeyPEM()), "\n")[1]
-	numbers := strings.Trim(fmt.Sprint(c.KeyPEM()[30:38]), "[]")
+	key := c.KeyPEM()
+	numbers := strings.Trim(fmt.Sprintf("%v", key[30:38]), "[]") // as bytes print
 	for _, leak := range []string{"PRIVATE KEY", body, body[:20], numbers} {
 		if strings.Contains(out.String(), leak) {
 			t.Errorf("%q is printed", leak)
