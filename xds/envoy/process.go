@@ -110,7 +110,7 @@ func (p Process) exec(ctx context.Context, a *admin) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, p.Path, "-c", p.Bootstrap, "--disable-hot-restart",
+	cmd := exec.CommandContext(ctx, p.Path, "-c", p.Bootstrap, "--disable-hot-restart", "--drain-time-s", "5",
 		"--concurrency", fmt.Sprint(p.Concurrency), "--log-level", p.LogLevel)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

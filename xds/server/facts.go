@@ -212,6 +212,8 @@ func (s *search) visit(m proto.Message) {
 		if m.GetType() == clusterv3.Cluster_EDS && fromUs(m.GetEdsClusterConfig().GetEdsConfig()) {
 			s.add(kindEndpoint, edsName(m))
 		}
+	case *corev3.EnvoyInternalAddress:
+		s.add(kindListener, m.GetServerListenerName())
 	case *tlsv3.SdsSecretConfig:
 		if fromUs(m.GetSdsConfig()) {
 			s.add(kindSecret, m.GetName())

@@ -67,6 +67,11 @@ type BootstrapConfig struct {
 	// ca.crt: the proxy's SVID and the authorities of the agent's trust domain.
 	// When a rename replaces what is in there, Envoy reads it again.
 	Credential string
+	// ReadAuthoritiesOnce makes Envoy read ca.crt when it starts and never again,
+	// which spares two of the four inotify instances that it takes otherwise
+	// (machines grant 128 to a user as a rule). For Envoys that live much shorter
+	// than the agent's root.
+	ReadAuthoritiesOnce bool
 	// AdminSocket is the path of a Unix socket for Envoy's administration, at
 	// most 100 bytes. Empty: there is none.
 	AdminSocket string
@@ -148,17 +153,21 @@ func Bootstrap(c BootstrapConfig) (map[string][]byte, error) {
 	}
 	cert, key, ca := filepath.Join(c.Credential, credentialCert), filepath.Join(c.Credential, credentialKey), filepath.Join(c.Credential, credentialBundle)
 	watch := &corev3.WatchedDirectory{Path: c.Credential}
+	authorities := c.authorities(fromFile(ca))
 	out := map[string][]byte{}
 	for name, m := range map[string]proto.Message{
 		FileBootstrap: b,
 		FileIdentity: &tlsv3.Secret{Name: nameIdentity, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 			CertificateChain: fromFile(cert), PrivateKey: fromFile(key), WatchedDirectory: watch,
 		}}},
-		FileAuthorities: &tlsv3.Secret{Name: nameBundles, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: fromFile(ca), WatchedDirectory: watch,
-			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: exactly(c.ServerID)}},
-		}}},
+		FileAuthorities: &tlsv3.Secret{Name: nameBundles, Type: &tlsv3.Secret_ValidationContext{ValidationContext: authorities}},
 	} {
+		if name == FileAuthorities {
+			if c.ReadAuthoritiesOnce {
+				continue
+			}
+			authorities.WatchedDirectory = watch
+		}
 		data, err := toJSON(m, name != FileBootstrap)
 		if err != nil {
 			return nil, fmt.Errorf("bootstrap of proxy %s: %w", c.Proxy.ID(), err)
@@ -206,15 +215,33 @@ func (c BootstrapConfig) xdsCluster() *clusterv3.Cluster {
 			}},
 		})},
 		TransportSocket: &corev3.TransportSocket{Name: transportTLS, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(&tlsv3.UpstreamTlsContext{
-			CommonTlsContext: &tlsv3.CommonTlsContext{
-				TlsParams:                      tls13(),
-				AlpnProtocols:                  []string{"h2"},
-				TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: nameIdentity, SdsConfig: c.fromDir(FileIdentity)}},
-				ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-					ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: nameBundles, SdsConfig: c.fromDir(FileAuthorities)},
-				},
-			},
+			CommonTlsContext: c.tls(),
 		})}},
+	}
+}
+
+func (c BootstrapConfig) tls() *tlsv3.CommonTlsContext {
+	out := &tlsv3.CommonTlsContext{
+		TlsParams:                      tls13(),
+		AlpnProtocols:                  []string{"h2"},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: nameIdentity, SdsConfig: c.fromDir(FileIdentity)}},
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: nameBundles, SdsConfig: c.fromDir(FileAuthorities)},
+		},
+	}
+	if c.ReadAuthoritiesOnce {
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
+			ValidationContext: c.authorities(fromFile(filepath.Join(c.Credential, credentialBundle))),
+		}
+	}
+	return out
+}
+
+// authorities trusts the agent and nobody else that its authorities vouch for.
+func (c BootstrapConfig) authorities(ca *corev3.DataSource) *tlsv3.CertificateValidationContext {
+	return &tlsv3.CertificateValidationContext{
+		TrustedCa:                 ca,
+		MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: exactly(c.ServerID)}},
 	}
 }
 

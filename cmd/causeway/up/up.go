@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 
@@ -65,11 +64,7 @@ on loopback addresses, and stays up until Ctrl-C.`,
 				}
 				o.state = dir
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			// A second signal ends the process at once; the Envoys go with it.
-			context.AfterFunc(ctx, stop)
-			return run(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -107,6 +102,9 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 	path, err := envoy.Find(o.envoy)
 	if err != nil {
 		return err
+	}
+	if version, untested := envoy.Untested(path); untested {
+		log.Warn("this Envoy is not the one that causeway is tested with", "path", path, "version", version, "tested", envoy.Version)
 	}
 	dir, err := openState(o.state)
 	if err != nil {
