@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI := $(GO) tool -modfile=.ci/tools/golangci-lint.mod golangci-lint
 BUF := $(GO) tool -modfile=../.ci/tools/buf.mod buf
 # Packages with goldens take -update.
-GOLDEN := ./federation/resolve/... ./xds/translate/... ./cmd/causeway/client/...
+GOLDEN := ./federation/resolve/... ./federation/explain/... ./xds/translate/... ./cmd/causeway/client/... ./cluster/file/...
 
 .PHONY: help
 help: ## This list

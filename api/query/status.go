@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster"
@@ -37,7 +38,7 @@ func (s service) GetStatus(ctx context.Context, req *causewayv1.GetStatusRequest
 			}
 			text := err.Error()
 			if errors.Is(err, context.DeadlineExceeded) {
-				text = fmt.Sprintf("not within %s: %s", wait, text)
+				text = fmt.Sprintf("not within %s: %s", wait.Round(time.Millisecond), text)
 			}
 			missing := []string{"the newest inputs have not reached every cluster: " + text}
 			return s.answer(scope, append(missing, s.missing(scope)...)), nil

@@ -25,7 +25,7 @@ var shared = NewSchemas()
 
 // Each case of testdata/reading is a folder with what must come of it: the
 // objects, and the problems word for word.
-func TestReading(t *testing.T) {
+func TestGolden(t *testing.T) {
 	cases, err := filepath.Glob("testdata/reading/*.txtar")
 	if err != nil || len(cases) == 0 {
 		t.Fatal("no cases", err)

@@ -10,6 +10,7 @@ import (
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -191,6 +192,16 @@ func chainListener(name string, filter *listenerv3.Filter) *listenerv3.Listener 
 // cluster, so only names of the clusterset's domain are accepted: an Envoy has
 // other clusters too, the one of its own xDS server to begin with.
 func crossingListener(at netip.AddrPort, opts Options) *listenerv3.Listener {
+	tls := &corev3.TransportSocket{Name: transportTLS, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(&tlsv3.DownstreamTlsContext{
+		RequireClientCertificate: yes(),
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:                      tls13(),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: nameIdentity, SdsConfig: ads()}},
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: nameBundles, SdsConfig: ads()},
+			},
+		},
+	})}}
 	return &listenerv3.Listener{
 		Name:             nameCrossing,
 		Address:          socketAddress(at),
@@ -201,22 +212,23 @@ func crossingListener(at netip.AddrPort, opts Options) *listenerv3.Listener {
 		}},
 		ListenerFiltersTimeout: dur(inspectTimeout),
 		FilterChains: []*listenerv3.FilterChain{{
+			FilterChainMatch:              &listenerv3.FilterChainMatch{ServerNames: []string{ProbeServerName}},
+			Filters:                       []*listenerv3.Filter{networkFilter("envoy.filters.network.direct_response", pack(&directv3.Config{}))},
+			TransportSocketConnectTimeout: dur(handshakeTimeout),
+			TransportSocket:               tls,
+		}, {
 			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{"*." + cluster.DomainClusterset}},
 			Filters: []*listenerv3.Filter{
 				networkFilter(filterSNI, pack(&sniclusterv3.SniCluster{})),
 				networkFilter(filterTCP, pack(tcpProxy(nameNoCluster, nameCrossing, opts))),
 			},
 			TransportSocketConnectTimeout: dur(handshakeTimeout),
-			TransportSocket: &corev3.TransportSocket{Name: transportTLS, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(&tlsv3.DownstreamTlsContext{
-				RequireClientCertificate: yes(),
-				CommonTlsContext: &tlsv3.CommonTlsContext{
-					TlsParams:                      tls13(),
-					TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: nameIdentity, SdsConfig: ads()}},
-					ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-						ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: nameBundles, SdsConfig: ads()},
-					},
-				},
-			})}},
+			TransportSocket:               tls,
 		}},
 	}
 }
+
+// ProbeServerName is the server name by which other clusters' agents find out
+// whether a crossing gateway takes connections. It is no service's name; a
+// connection to it is closed once the handshake is done.
+const ProbeServerName = "probe." + cluster.DomainClusterset

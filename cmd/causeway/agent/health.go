@@ -11,6 +11,7 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/gossip"
+	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
 // liveness maps what gossip judges to what a Snapshot holds. A cluster of which
@@ -76,7 +77,9 @@ func targets(snap *federation.Snapshot, local cluster.ID, verdicts map[cluster.I
 		if err != nil {
 			continue
 		}
-		out = append(out, gossip.Target{Cluster: id, Addresses: c.Meta.Crossing, TLS: identity.ClientConfig(svid, bundles, crossingOf(td))})
+		tc := identity.ClientConfig(svid, bundles, crossingOf(td))
+		tc.ServerName = translate.ProbeServerName
+		out = append(out, gossip.Target{Cluster: id, Addresses: c.Meta.Crossing, TLS: tc})
 	}
 	return out
 }

@@ -35,11 +35,11 @@ type connection struct {
 
 func (c *connection) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&c.server, "server", "", "address of the query API, HOST:PORT ($CAUSEWAY_SERVER; else the running `causeway up`)")
+	f.StringVar(&c.server, "server", "", "address of the query API, HOST:PORT ($CAUSEWAY_SERVER; else the running 'causeway up')")
 	f.StringVar(&c.cacert, "cacert", "", "file with the server's roots, PEM ($CAUSEWAY_CACERT)")
 	f.StringVar(&c.cert, "cert", "", "file with the client certificate, PEM ($CAUSEWAY_CERT)")
 	f.StringVar(&c.key, "key", "", "file with the client key, PEM ($CAUSEWAY_KEY)")
-	f.StringVar(&c.state, "state", "", "state directory of `causeway up` ($CAUSEWAY_STATE)")
+	f.StringVar(&c.state, "state", "", "state directory of 'causeway up' ($CAUSEWAY_STATE)")
 }
 
 // context merges flags, environment and the file that `causeway up` wrote. What

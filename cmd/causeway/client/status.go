@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,7 @@ func askStatus(ctx context.Context, conn *connection, wait time.Duration) (*caus
 		if err == nil || ctx.Err() != nil {
 			return answer, err
 		}
-		if !errors.Is(err, errNoServer) && codeOf(err) != codes.Unavailable || !time.Now().Before(deadline) {
+		if !absent(err) || !time.Now().Before(deadline) {
 			return nil, err
 		}
 		select {
@@ -73,6 +74,13 @@ func askStatus(ctx context.Context, conn *connection, wait time.Duration) (*caus
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// absent reports whether the server may just not be there yet: nothing names one,
+// nobody answers, or its credentials are those of a run that has ended and are
+// about to be replaced.
+func absent(err error) bool {
+	return errors.Is(err, errNoServer) || errors.Is(err, fs.ErrNotExist) || codeOf(err) == codes.Unavailable
 }
 
 func askOnce(ctx context.Context, conn *connection, wait time.Duration) (*causewayv1.GetStatusResponse, error) {

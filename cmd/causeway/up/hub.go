@@ -251,7 +251,8 @@ func (h *hub) bindings(p translate.Proxy) query.Bindings {
 
 // barrier implements query.Config.Barrier.
 func (h *hub) barrier(ctx context.Context) (int64, error) {
-	if err := h.s.folders(ctx); err != nil {
+	// What starts here outlives the call.
+	if err := h.s.folders(h.s.ctx); err != nil {
 		return 0, err
 	}
 	var newest int64
@@ -276,6 +277,11 @@ func (h *hub) barrier(ctx context.Context) (int64, error) {
 // At implements query.History: it resolves what the store held at a revision.
 func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View, error) {
 	kvs, rev, err := h.store.List(ctx, store.ClustersPrefix, revision)
+	for _, known := range []error{store.ErrCompacted, store.ErrFutureRevision} {
+		if errors.Is(err, known) { // etcd's own words say no more
+			err = fmt.Errorf("revision %d: %w", revision, known)
+		}
+	}
 	if err != nil {
 		return query.View{}, err
 	}

@@ -44,11 +44,14 @@ type supervisor struct {
 	key     gossip.Key
 	api     net.Listener
 
+	ctx    context.Context  // of the parts
 	server *embedded.Server // nil with an external store
 	admin  *etcd.Store      // nil with an external store
 	hub    *hub
 	// metricsAddr is where metrics are served, nil as long as they are not.
 	metricsAddr atomic.Pointer[string]
+
+	following sync.Mutex // held while clusters join and leave
 
 	mu      sync.Mutex
 	members map[cluster.ID]*member
@@ -76,6 +79,7 @@ func (s *supervisor) run(ctx context.Context, names []cluster.ID) (err error) {
 	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, parts := errgroup.WithContext(parts)
+	s.ctx = parts
 	g.Go(func() error { return s.trust.run(parts) })
 
 	fail := func(err error) error {
@@ -299,6 +303,8 @@ func (s *supervisor) watchFolders(ctx context.Context) error {
 
 // folders compares the folders with the members once.
 func (s *supervisor) folders(ctx context.Context) error {
+	s.following.Lock()
+	defer s.following.Unlock()
 	names, err := clusterFolders(s.o.dir)
 	if err != nil {
 		return err // an empty or unreadable folder removes nobody: stale beats partial

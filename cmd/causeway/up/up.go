@@ -71,7 +71,7 @@ on loopback addresses, and stays up until Ctrl-C.`,
 	f.StringVar(&o.state, "state", os.Getenv("CAUSEWAY_STATE"), "folder for keys, logs and etcd's data, all made anew at each start ($CAUSEWAY_STATE)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7443", "address of the query API; a free port is taken if the default one is in use")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:0", "address of the Prometheus metrics (mTLS, as the query API); empty: none")
-	f.StringVar(&o.envoy, "envoy", "", "the Envoy to run; else $CAUSEWAY_ENVOY, PATH, or what `make envoy` fetched")
+	f.StringVar(&o.envoy, "envoy", "", "the Envoy to run; else $CAUSEWAY_ENVOY, PATH, or what 'make envoy' fetched")
 	f.StringVar(&o.clusterset, "clusterset", "clusterset.local", "name of the clusterset; trust domains are <cluster>.<clusterset>")
 	f.StringVar(&o.store, "store", "embedded", `"embedded", or an etcd of yours: etcd://HOST:PORT,HOST:PORT`)
 	f.StringVar(&o.storeCA, "store-cacert", "", "roots of an external store's certificates (PEM)")
