@@ -48,6 +48,8 @@ const (
 	maxConnections   = 50000
 	xdsKeepalive     = 10 * time.Second
 	xdsKeepaliveWait = 5 * time.Second
+	xdsRetryMin      = 200 * time.Millisecond
+	xdsRetryMax      = 3 * time.Second
 	flushStats       = 10 * time.Second
 )
 
@@ -124,7 +126,11 @@ func Bootstrap(c BootstrapConfig) (map[string][]byte, error) {
 				TransportApiVersion:       corev3.ApiVersion_V3,
 				SetNodeOnFirstMessageOnly: true,
 				GrpcServices: []*corev3.GrpcService{{
-					TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: clusterXDS}},
+					TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+						ClusterName: clusterXDS,
+						// Envoy's default grows to 30 s: too long for an agent that is back.
+						RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{BaseInterval: dur(xdsRetryMin), MaxInterval: dur(xdsRetryMax)}},
+					}},
 				}},
 			},
 			CdsConfig: ads(),

@@ -10,7 +10,7 @@ import (
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
+	echov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -213,7 +213,7 @@ func crossingListener(at netip.AddrPort, opts Options) *listenerv3.Listener {
 		ListenerFiltersTimeout: dur(inspectTimeout),
 		FilterChains: []*listenerv3.FilterChain{{
 			FilterChainMatch:              &listenerv3.FilterChainMatch{ServerNames: []string{ProbeServerName}},
-			Filters:                       []*listenerv3.Filter{networkFilter("envoy.filters.network.direct_response", pack(&directv3.Config{}))},
+			Filters:                       []*listenerv3.Filter{networkFilter("envoy.filters.network.echo", pack(&echov3.Echo{}))},
 			TransportSocketConnectTimeout: dur(handshakeTimeout),
 			TransportSocket:               tls,
 		}, {
@@ -229,6 +229,7 @@ func crossingListener(at netip.AddrPort, opts Options) *listenerv3.Listener {
 }
 
 // ProbeServerName is the server name by which other clusters' agents find out
-// whether a crossing gateway takes connections. It is no service's name; a
-// connection to it is closed once the handshake is done.
+// whether a crossing gateway takes connections. It is no service's name, and a
+// connection to it reaches nothing: the gateway echoes, which unlike a filter
+// that answers by itself waits for the handshake.
 const ProbeServerName = "probe." + cluster.DomainClusterset
