@@ -127,7 +127,10 @@ func (d *demo) up(log string) (func() error, error) {
 		select {
 		case err := <-done:
 			text, _ := os.ReadFile(log)
-			return nil, fmt.Errorf("causeway up ended (%v):\n%s", err, tail(string(text), 20))
+			if err == nil {
+				err = errors.New("exit 0")
+			}
+			return nil, fmt.Errorf("causeway up ended: %w\n%s", err, tail(string(text), 20))
 		case <-d.ctx.Done():
 			_ = cmd.Process.Kill()
 			return nil, d.ctx.Err()

@@ -79,8 +79,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	go func() { done <- st.run(ctx, first, requests) }()
 	select {
 	case err = <-done:
-	case err = <-failed:
-		err = nil // the node went away
+	case <-failed: // the node went away
 	case <-st.n.ended:
 		st.p.mu.Lock()
 		err = st.n.why.Err()

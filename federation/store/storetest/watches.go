@@ -166,12 +166,11 @@ func testCompactedDuringOutage(t *testing.T, b *Backend) {
 	<-begun // the reader is busy with this one
 	b.Stop(t)
 	b.Start(t)
-	var rev int64
 	for i := range 20 {
-		rev = put(t, b.Foreign, Other+"a", fmt.Sprint(i))
+		put(t, b.Foreign, Other+"a", fmt.Sprint(i))
 	}
 	commit(t, b.Store, store.Delete(Own+"a"))
-	rev = put(t, b.Foreign, Other+"a", "last")
+	rev := put(t, b.Foreign, Other+"a", "last")
 	b.Compact(t, rev)
 	close(hold)
 	select {
