@@ -79,7 +79,8 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	go func() { done <- st.run(ctx, first, requests) }()
 	select {
 	case err = <-done:
-	case <-failed: // the node went away
+	case gone := <-failed:
+		st.log.Debug("the node went away", "error", gone)
 	case <-st.n.ended:
 		st.p.mu.Lock()
 		err = st.n.why.Err()
