@@ -240,10 +240,14 @@ func TestStoreTLS(t *testing.T) {
 	if handshake(t, client, serverConfig).client == nil {
 		t.Error("a cluster's SVID passes for the store's server")
 	}
-	for _, name := range []string{"", "a b", "../x", strings.Repeat("a", 65), "a,CN=root"} {
+	for _, name := range []string{"", "a b", "../x", strings.Repeat("a", 129), "a,CN=root", ":a"} {
 		if _, err := a.IssueClient(0, name); err == nil {
 			t.Errorf("user %q was certified", name)
 		}
+	}
+	// The longest user that an agent can have: "agent:" and a DNS label.
+	if _, err := a.IssueClient(0, "agent:"+strings.Repeat("a", 63)); err != nil {
+		t.Error(err)
 	}
 	if _, err := a.IssueServer(0, nil, nil); err == nil {
 		t.Error("a server without a name was certified")
