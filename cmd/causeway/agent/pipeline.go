@@ -78,7 +78,9 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 		p.translate(x, res, delta, start)
 	}
 	p.view.Store(&View{Result: res, At: start})
-	p.want(res)
+	if p.wanted == nil || len(delta.Gateways) > 0 || changed.Has(federation.KeyNamespace(cluster.KindNamespace, "")) {
+		p.want(res)
+	}
 	p.onChange()
 	p.metrics.push.Observe(time.Since(start).Seconds())
 }

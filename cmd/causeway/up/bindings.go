@@ -1,7 +1,6 @@
 package up
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -30,9 +29,13 @@ type bindings struct {
 
 type bindKey struct {
 	proxy string
-	key   resolve.FrontendKey
+	key   resolve.FrontendKey // zero for gateways
 	port  int32
 }
+
+// owner is the key of the address in the pool: one for each frontend of a
+// sidecar, one for each gateway.
+func (k bindKey) owner() string { return k.proxy + " " + k.key.String() }
 
 func newBindings(pool *loopback.Pool, low uint16, log *slog.Logger) *bindings {
 	return &bindings{pool: pool, low: low, log: log, bound: map[bindKey]netip.AddrPort{}, used: map[netip.AddrPort]bool{}}
@@ -40,12 +43,12 @@ func newBindings(pool *loopback.Pool, low uint16, log *slog.Logger) *bindings {
 
 // Frontend implements translate.Bindings.
 func (b *bindings) Frontend(p translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
-	return b.bind(bindKey{p.ID(), key, port}, p.ID()+" "+key.String())
+	return b.bind(bindKey{p.ID(), key, port})
 }
 
 // Gateway implements translate.Bindings.
 func (b *bindings) Gateway(p translate.Proxy, port int32) (netip.AddrPort, bool) {
-	return b.bind(bindKey{proxy: p.ID(), port: port}, p.ID())
+	return b.bind(bindKey{proxy: p.ID(), port: port})
 }
 
 // crossingPort is the one port that all crossing gateways listen on, as a
@@ -54,10 +57,10 @@ const crossingPort = 15443
 
 // Crossing implements translate.Bindings.
 func (b *bindings) Crossing(p translate.Proxy) (netip.AddrPort, bool) {
-	return b.bind(bindKey{proxy: p.ID(), port: crossingPort}, p.ID())
+	return b.bind(bindKey{proxy: p.ID(), port: crossingPort})
 }
 
-func (b *bindings) bind(k bindKey, owner string) (netip.AddrPort, bool) {
+func (b *bindings) bind(k bindKey) (netip.AddrPort, bool) {
 	if k.port < 1 || k.port > 65535 {
 		return netip.AddrPort{}, false
 	}
@@ -66,18 +69,18 @@ func (b *bindings) bind(k bindKey, owner string) (netip.AddrPort, bool) {
 	if a, ok := b.bound[k]; ok {
 		return a, true
 	}
-	addr, err := b.pool.Addr(owner)
+	addr, err := b.pool.Addr(k.owner())
 	if err != nil {
-		b.log.Error("no address for a listener", "owner", owner, "port", k.port, "error", err)
+		b.log.Error("no address for a listener", "owner", k.owner(), "port", k.port, "error", err)
 		return netip.AddrPort{}, false
 	}
 	port, ok := b.place(addr, uint16(k.port))
 	if !ok {
-		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", owner, "port", k.port, "address", addr)
+		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", k.owner(), "port", k.port, "address", addr)
 		return netip.AddrPort{}, false
 	}
 	if port != uint16(k.port) {
-		b.log.Info("listener port moved", "owner", owner, "port", k.port, "to", port)
+		b.log.Info("listener port moved", "owner", k.owner(), "port", k.port, "to", port)
 	}
 	at := netip.AddrPortFrom(addr, port)
 	b.bound[k], b.used[at] = at, true
@@ -110,9 +113,12 @@ func bindable(at netip.AddrPort) bool {
 	return true
 }
 
-// String helps in logs.
-func (b *bindings) String() string {
+// release gives all addresses back. Nothing may listen there any more.
+func (b *bindings) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return fmt.Sprintf("%d bound addresses", len(b.bound))
+	for k := range b.bound {
+		b.pool.Release(k.owner())
+	}
+	b.bound, b.used = map[bindKey]netip.AddrPort{}, map[netip.AddrPort]bool{}
 }

@@ -147,6 +147,7 @@ func (m *member) stop() {
 	m.cancel()
 	m.stopAgent()
 	<-m.done
+	m.bindings.release()
 }
 
 // startAgent runs a new incarnation of the agent.
