@@ -102,7 +102,21 @@ func (r *running) edit(t testing.TB, name, text string) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+	// In one step: what a look sees between truncation and writing, on a machine
+	// that is busy, is the subject of TestHalfWrittenFiles alone.
+	next := filepath.Join(filepath.Dir(name), ".next")
+	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// overwrite writes in place, as a shell's redirection does.
+func (r *running) overwrite(t testing.TB, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(r.dir, filepath.FromSlash(name)), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -134,11 +148,11 @@ func TestEditsAreNoticed(t *testing.T) {
 		r.eventually(t, name+" is "+value, func(s *state) bool { return s.holds(name) == value })
 	}
 	is("a", "1")
-	r.edit(t, "a.yaml", configMap("a", "2"))
+	r.overwrite(t, "a.yaml", configMap("a", "2"))
 	is("a", "2")
 	r.edit(t, "new/folder/b.yaml", configMap("b", "1"))
 	is("b", "1")
-	r.edit(t, "new/folder/b.yaml", configMap("b", "2"))
+	r.overwrite(t, "new/folder/b.yaml", configMap("b", "2"))
 	is("b", "2")
 	// As editors do: a new file takes the name of the old one.
 	r.edit(t, "a.yaml.tmp", configMap("a", "3"))

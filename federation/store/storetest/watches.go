@@ -116,7 +116,17 @@ func testOutage(t *testing.T, b *Backend) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	_, err := b.Store.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(Own+"b", []byte("1"))}})
+	away := func() error {
+		_, err := b.Store.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(Own+"b", []byte("1"))}})
+		return err
+	}
+	err := away()
+	if !errors.Is(err, context.DeadlineExceeded) {
+		// The connection broke under the request, which may have been applied: that
+		// must be said at once. The next one finds no connection and waits.
+		wantError(t, "commit to a store that goes away", err, store.ErrUnavailable)
+		err = away()
+	}
 	wantError(t, "commit to a store that is away", err, store.ErrUnavailable)
 	wantError(t, "commit to a store that is away", err, context.DeadlineExceeded)
 	_, _, err = b.Store.List(ctx, Own, 0)
