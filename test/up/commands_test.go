@@ -1,0 +1,640 @@
+package up_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/causeway-mesh/causeway/federation/store/etcd/etcdtest"
+)
+
+// patience is how long a story waits for what must become true.
+const patience = 40 * time.Second
+
+type storyKey struct{}
+
+// story is what one script has going on.
+type story struct {
+	*testscript.TestScript
+	t     *testing.T
+	state string
+
+	process *exec.Cmd
+	exit    chan error // gets what process.Wait said
+	traffic []*traffic
+	held    []net.Listener
+}
+
+// stop ends what the script left.
+func (s *story) stop() {
+	for _, l := range s.traffic {
+		l.cancel()
+		<-l.done
+	}
+	for _, l := range s.held {
+		_ = l.Close()
+	}
+	s.checkLogs()
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Process.Signal(syscall.SIGINT)
+	select {
+	case <-s.exit:
+	case <-time.After(20 * time.Second):
+		_ = s.process.Process.Kill()
+		<-s.exit
+		s.t.Error("causeway up did not end within 20 s of SIGINT")
+	}
+}
+
+// checkLogs fails the story for what must never be logged, whatever it is about.
+func (s *story) checkLogs() {
+	if s.TestScript == nil {
+		return // it ended before its first command
+	}
+	log, _ := os.ReadFile(s.MkAbs("up.log"))
+	if at := bytes.Index(log, []byte("panic")); at >= 0 {
+		s.t.Errorf("causeway panicked:\n%s", log[at:])
+	}
+	logs, _ := filepath.Glob(filepath.Join(s.state, "proxies", "*", "*", "envoy.log"))
+	for _, name := range logs {
+		// Envoy gives up waiting for what a server does not answer after 15 s.
+		if text, _ := os.ReadFile(name); bytes.Contains(text, []byte("initial fetch timed out")) {
+			s.t.Errorf("an Envoy was left without an answer at its start: %s says\n%s", strings.TrimPrefix(name, s.state), text)
+		}
+	}
+}
+
+// up DIR [FLAG...] starts `causeway up` and waits until all is in place. What it
+// prints is in up.log.
+func (s *story) up(neg bool, args []string) {
+	s.plain(neg, "up", len(args) >= 1)
+	if s.process != nil {
+		s.Fatalf("up: already running")
+	}
+	log, err := os.Create(s.MkAbs("up.log"))
+	s.Check(err)
+	defer func() { _ = log.Close() }()
+	args = append([]string{"up", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, args...)
+	cmd := exec.Command(filepath.Join(binDir, "causeway"), args...)
+	cmd.Dir, cmd.Env = s.MkAbs("."), s.environ()
+	cmd.Stdout, cmd.Stderr = log, log
+	s.Check(cmd.Start())
+	exit := make(chan error, 1)
+	go func() { exit <- cmd.Wait() }()
+	s.process, s.exit = cmd, exit
+	s.settle(false, nil)
+}
+
+// environ is the script's environment, for processes that Exec can't start.
+func (s *story) environ() []string {
+	env := os.Environ()
+	for _, name := range []string{"PATH", "CAUSEWAY_STATE", "CAUSEWAY_ENVOY", "TMPDIR", "HOME"} {
+		env = append(env, name+"="+s.Getenv(name))
+	}
+	return env
+}
+
+// settle waits until every cluster is alive and every Envoy has acknowledged what
+// the files say now.
+func (s *story) settle(neg bool, args []string) {
+	s.plain(neg, "settle", len(args) == 0)
+	if err := s.Exec("causeway", "status", "--wait="+patience.String()); err != nil {
+		log, _ := os.ReadFile(s.MkAbs("up.log"))
+		s.Fatalf("settle: %v\nup.log:\n%s", err, log)
+	}
+}
+
+// plain refuses `!` and wrong numbers of arguments.
+func (s *story) plain(neg bool, name string, ok bool) {
+	if neg || !ok {
+		s.Fatalf("%s: see its comment in commands_test.go", name)
+	}
+}
+
+// answer is one of `causeway request -o json`.
+type answer struct {
+	Status  int                 `json:"status"`
+	Error   string              `json:"error"`
+	Headers map[string][]string `json:"headers"`
+	Body    json.RawMessage     `json:"body"`
+}
+
+// facts of an answer, by name: status, cluster, namespace, pod, path, host, method,
+// route, header.NAME (of the answer), sent.NAME (of the request as the pod got it).
+func (a answer) fact(name string) (string, error) {
+	var echo struct {
+		Cluster, Namespace, Pod, Path, Host, Method string
+		Headers                                     map[string][]string
+	}
+	_ = json.Unmarshal(a.Body, &echo) // other bodies have no such facts
+	one := func(h map[string][]string, name string) string {
+		for k, v := range h {
+			if strings.EqualFold(k, name) {
+				return strings.Join(v, ",")
+			}
+		}
+		return ""
+	}
+	if h, ok := strings.CutPrefix(name, "header."); ok {
+		return one(a.Headers, h), nil
+	}
+	if h, ok := strings.CutPrefix(name, "sent."); ok {
+		return one(echo.Headers, h), nil
+	}
+	switch name {
+	case "status":
+		return strconv.Itoa(a.Status), nil
+	case "cluster":
+		return echo.Cluster, nil
+	case "namespace":
+		return echo.Namespace, nil
+	case "pod":
+		return echo.Pod, nil
+	case "path":
+		return echo.Path, nil
+	case "host":
+		return echo.Host, nil
+	case "method":
+		return echo.Method, nil
+	case "route":
+		return one(a.Headers, "x-causeway-route"), nil
+	}
+	return "", fmt.Errorf("no fact %q", name)
+}
+
+func (a answer) String() string {
+	return fmt.Sprintf("status %d %s %v %s", a.Status, a.Error, a.Headers, a.Body)
+}
+
+// output runs causeway and gives its standard output.
+func (s *story) output(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return causeway(ctx, s.MkAbs("."), s.environ(), args)
+}
+
+func causeway(ctx context.Context, dir string, env, args []string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "causeway"), args...)
+	cmd.Dir, cmd.Env = dir, env
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("causeway %s: %w\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return out.String(), nil
+}
+
+// ask sends a request as `causeway request --from FROM URL FLAGS...`.
+func (s *story) ask(from, url string, flags []string) ([]answer, error) {
+	out, err := s.output(append([]string{"request", "--from", from, url, "-o", "json"}, flags...)...)
+	if err != nil {
+		return nil, err
+	}
+	var got struct{ Answers []answer }
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		return nil, fmt.Errorf("%w in %s", err, out)
+	}
+	if len(got.Answers) == 0 {
+		return nil, errors.New("no answers")
+	}
+	return got.Answers, nil
+}
+
+// judge says what of the expectations some answer breaks. An expectation is
+// FACT=VALUE, FACT~REGEXP, or FACT:VALUE,VALUE,... for "each of these at least
+// once, and nothing else".
+func judge(answers []answer, want []string) error {
+	for _, w := range want {
+		at := strings.IndexAny(w, "=~:")
+		if at < 1 {
+			return fmt.Errorf("%q is no expectation", w)
+		}
+		name, value := w[:at], w[at+1:]
+		seen := map[string]bool{}
+		for _, a := range answers {
+			got, err := a.fact(name)
+			if err != nil {
+				return err
+			}
+			seen[got] = true
+			ok := true
+			switch w[at] {
+			case '=':
+				ok = got == value
+			case '~':
+				re, err := regexp.Compile(value)
+				if err != nil {
+					return err
+				}
+				ok = re.MatchString(got)
+			case ':':
+				ok = slices.Contains(strings.Split(value, ","), got)
+			}
+			if !ok {
+				return fmt.Errorf("want %s, got %q in %v", w, got, a)
+			}
+		}
+		if w[at] == ':' {
+			for _, v := range strings.Split(value, ",") {
+				if !seen[v] {
+					return fmt.Errorf("want %s, but nothing had %s; there were %v", w, v, seen)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// split parts the arguments of a request from the expectations behind `--`.
+func (s *story) split(args []string) (cmd, want []string) {
+	at := slices.Index(args, "--")
+	if at < 0 || at+1 == len(args) {
+		s.Fatalf("nothing is expected; write -- FACT=VALUE...")
+	}
+	return args[:at], args[at+1:]
+}
+
+// request FROM URL [FLAG...] -- EXPECTATION...: all answers must be so, now.
+func (s *story) request(neg bool, args []string) {
+	s.plain(neg, "request", len(args) >= 4)
+	cmd, want := s.split(args)
+	got, err := s.ask(cmd[0], cmd[1], cmd[2:])
+	s.Check(err)
+	if err := judge(got, want); err != nil {
+		s.Fatalf("request %v: %v", cmd, err)
+	}
+}
+
+// await request FROM URL [FLAG...] -- EXPECTATION... repeats it until it is so.
+// await REGEXP causeway ARG... repeats that command, whatever its exit status, until
+// its output has the (multi-line) pattern; ! await, until it has it no more.
+func (s *story) await(neg bool, args []string) {
+	s.plain(false, "await", len(args) >= 3)
+	var try func() error
+	if args[0] == "request" {
+		s.plain(neg, "await request", true)
+		cmd, want := s.split(args[1:])
+		try = func() error {
+			got, err := s.ask(cmd[0], cmd[1], cmd[2:])
+			if err != nil {
+				return err
+			}
+			return judge(got, want)
+		}
+	} else {
+		re, err := regexp.Compile("(?m)" + args[0])
+		s.Check(err)
+		s.plain(false, "await", args[1] == "causeway")
+		try = func() error {
+			out, err := s.output(args[2:]...)
+			if neg && err != nil {
+				return err
+			}
+			if re.MatchString(out) == neg {
+				return fmt.Errorf("causeway %s: %v\n%s", strings.Join(args[2:], " "), err, out)
+			}
+			return nil
+		}
+	}
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("await %v: still not so after %v: %v", args, patience, err)
+		}
+		<-tick.C
+	}
+}
+
+// share FACT=VALUE LOW HIGH FROM URL [FLAG...]: so much of the answers, from 0 to 1.
+func (s *story) share(neg bool, args []string) {
+	s.plain(neg, "share", len(args) >= 5)
+	low, err := strconv.ParseFloat(args[1], 64)
+	s.Check(err)
+	high, err := strconv.ParseFloat(args[2], 64)
+	s.Check(err)
+	got, err := s.ask(args[3], args[4], args[5:])
+	s.Check(err)
+	name, value, _ := strings.Cut(args[0], "=")
+	hits := 0
+	for _, a := range got {
+		f, err := a.fact(name)
+		s.Check(err)
+		if f == value {
+			hits++
+		}
+	}
+	if is := float64(hits) / float64(len(got)); is < low || is > high {
+		s.Fatalf("share of %s is %.3f of %d, want %v to %v", args[0], is, len(got), low, high)
+	}
+}
+
+// traffic is a client that never stops asking.
+type traffic struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the client has stopped; then the rest may be read
+
+	sent   int
+	failed []string
+	from   map[string]int // answers by cluster
+}
+
+// load FROM URL sends requests to the listener that FROM has for a Service's full
+// host name, one after the other, until unload. It asks causeway where that is once:
+// a client goes on, whatever becomes of control planes.
+func (s *story) load(neg bool, args []string) {
+	s.plain(neg, "load", len(args) == 2)
+	target, err := url.Parse(args[1])
+	s.Check(err)
+	address, err := s.listener(args[0], target.Hostname())
+	s.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &traffic{name: args[0] + " " + args[1], cancel: cancel, done: make(chan struct{}), from: map[string]int{}}
+	go func() {
+		defer close(l.done)
+		client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		defer client.CloseIdleConnections()
+		for ctx.Err() == nil {
+			from, err := once(ctx, client, address, target)
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				l.failed = append(l.failed, fmt.Sprintf("request %d at %s: %v", l.sent+1, time.Now().Format("15:04:05.000"), err))
+			default:
+				l.from[from]++
+			}
+			l.sent++
+			select { // a hundred or two a second
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	s.traffic = append(s.traffic, l)
+}
+
+// once sends one request, and says which cluster answered.
+func once(ctx context.Context, client *http.Client, address string, target *url.URL) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+target.RequestURI(), nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = target.Host
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %.200s", resp.Status, body)
+	}
+	return answer{Body: body}.fact("cluster")
+}
+
+// listener finds where a namespace's sidecar listens for a Service's full host name.
+func (s *story) listener(from, host string) (string, error) {
+	cluster, namespace, _ := strings.Cut(from, "/")
+	out, err := s.output("get", "proxies", "-o", "json", "--cluster", cluster)
+	if err != nil {
+		return "", err
+	}
+	var got struct {
+		Proxies []struct {
+			Role, Namespace string
+			Listeners       []struct {
+				Address string
+				Target  struct{ Kind, Namespace, Name string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		return "", err
+	}
+	domains := map[string]string{"Service": "svc.cluster.local", "ServiceImport": "svc.clusterset.local"}
+	for _, p := range got.Proxies {
+		for _, l := range p.Listeners {
+			if p.Role == "PROXY_ROLE_SIDECAR" && p.Namespace == namespace &&
+				l.Target.Name+"."+l.Target.Namespace+"."+domains[l.Target.Kind] == host {
+				return l.Address, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no listener for %s in %s: %s", host, from, out)
+}
+
+// unload [CLUSTER,...] ends all load. None of its requests may have failed, and with
+// an argument each client must have got answers from these clusters and no others.
+func (s *story) unload(neg bool, args []string) {
+	s.plain(neg, "unload", len(args) <= 1 && len(s.traffic) > 0)
+	var bad []string
+	for _, l := range s.traffic {
+		l.cancel()
+		<-l.done
+		s.Logf("load %s: %d requests, answered by %v", l.name, l.sent, l.from)
+		if len(l.from) == 0 {
+			bad = append(bad, l.name+": no answers")
+		}
+		for _, f := range l.failed {
+			bad = append(bad, l.name+": "+f)
+		}
+		got := strings.Join(slices.Sorted(maps.Keys(l.from)), ",")
+		if len(args) == 1 && got != args[0] {
+			bad = append(bad, fmt.Sprintf("%s: answers from %s, want %s", l.name, got, args[0]))
+		}
+	}
+	s.traffic = nil
+	if len(bad) > 0 {
+		s.Fatalf("%d failures under load, the first: %s", len(bad), bad[0])
+	}
+}
+
+// edit FILE OLD NEW replaces the one occurrence of OLD.
+func (s *story) edit(neg bool, args []string) {
+	s.plain(neg, "edit", len(args) == 3)
+	text := s.ReadFile(args[0])
+	if strings.Count(text, args[1]) != 1 {
+		s.Fatalf("edit: %q is %d times in %s, not once", args[1], strings.Count(text, args[1]), args[0])
+	}
+	s.write(args[0], strings.Replace(text, args[1], args[2], 1))
+}
+
+// write puts a file in place whole, as editors do.
+func (s *story) write(name, text string) {
+	path := s.MkAbs(name)
+	s.Check(os.MkdirAll(filepath.Dir(path), 0o700))
+	s.Check(os.WriteFile(filepath.Join(filepath.Dir(path), ".new"), []byte(text), 0o600))
+	s.Check(os.Rename(filepath.Join(filepath.Dir(path), ".new"), path))
+}
+
+// fill FILE WORD SIZE puts SIZE bytes in WORD's place.
+func (s *story) fill(neg bool, args []string) {
+	s.plain(neg, "fill", len(args) == 3)
+	size, err := strconv.Atoi(args[2])
+	s.Check(err)
+	s.edit(false, []string{args[0], args[1], strings.Repeat("x", size)})
+}
+
+// include FILE WORD OTHER puts another file's text in WORD's place.
+func (s *story) include(neg bool, args []string) {
+	s.plain(neg, "include", len(args) == 3)
+	s.edit(false, []string{args[0], args[1], s.ReadFile(args[2])})
+}
+
+// service CLUSTER NAMESPACE/NAME [REPLICAS] [export] writes CLUSTER/NAMESPACE-NAME.yaml
+// below clusters: a Service (port 80 to 8080), its Deployment, and a ServiceExport.
+func (s *story) service(neg bool, args []string) {
+	s.plain(neg, "service", len(args) >= 2)
+	ns, name, ok := strings.Cut(args[1], "/")
+	s.plain(neg, "service", ok)
+	replicas, export := "1", false
+	for _, a := range args[2:] {
+		if a == "export" {
+			export = true
+		} else {
+			replicas = a
+		}
+	}
+	text := fmt.Sprintf(`apiVersion: v1
+kind: Service
+metadata: {name: %[1]s, namespace: %[2]s}
+spec: {selector: {app: %[1]s}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, namespace: %[2]s, annotations: {}}
+spec:
+  replicas: %[3]s
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec: {containers: [{name: server, image: example/echo}]}
+`, name, ns, replicas)
+	if export {
+		text += fmt.Sprintf(`---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: %s, namespace: %s}
+`, name, ns)
+	}
+	s.write(filepath.Join("clusters", args[0], ns+"-"+name+".yaml"), text)
+}
+
+// address FILE VAR puts the first loopback address that the file names in $VAR.
+func (s *story) address(neg bool, args []string) {
+	s.plain(neg, "address", len(args) == 2)
+	at := regexp.MustCompile(`127\.\d+\.\d+\.\d+`).FindString(s.ReadFile(args[0]))
+	if at == "" {
+		s.Fatalf("address: none in %s", args[0])
+	}
+	s.Setenv(args[1], at)
+}
+
+// hold-port VAR listens on a free port of all addresses, and says which in $VAR.
+func (s *story) holdPort(neg bool, args []string) {
+	s.plain(neg, "hold-port", len(args) == 1)
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	s.Check(err)
+	s.held = append(s.held, l)
+	s.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
+// etcd CLUSTER... starts an etcd beside causeway, with users for these clusters. It
+// is at $ETCD; ca.pem, root.pem and root-key.pem are its administrator's files.
+func (s *story) etcd(neg bool, args []string) {
+	s.plain(neg, "etcd", len(args) > 0)
+	server := etcdtest.Start(s.t, args...)
+	cert, key := server.Issue(s.t, "root")
+	s.write("ca.pem", string(server.CA()))
+	s.write("root.pem", string(cert))
+	s.write("root-key.pem", string(key))
+	s.Setenv("ETCD", "etcd://"+strings.TrimPrefix(server.Endpoint(), "https://"))
+}
+
+// signal INT|KILL sends it to causeway up.
+func (s *story) signal(neg bool, args []string) {
+	s.plain(neg, "signal", len(args) == 1 && s.process != nil)
+	which, ok := map[string]os.Signal{"INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[0]]
+	s.plain(neg, "signal", ok)
+	if len(s.envoys()) == 0 {
+		s.Fatalf("signal: no Envoy runs, so that none can be left over")
+	}
+	s.Check(s.process.Process.Signal(which))
+}
+
+// ended waits for causeway up's exit, with status 0; ! ended, with any other.
+func (s *story) ended(neg bool, args []string) {
+	s.plain(false, "ended", len(args) == 0 && s.process != nil)
+	select {
+	case err := <-s.exit:
+		s.process = nil
+		if (err != nil) != neg {
+			log, _ := os.ReadFile(s.MkAbs("up.log"))
+			s.Fatalf("causeway up ended with %v\nup.log:\n%s", err, log)
+		}
+	case <-time.After(patience):
+		s.Fatalf("causeway up did not end within %v", patience)
+	}
+}
+
+// no-envoys waits until no process of this story is left.
+func (s *story) noEnvoys(neg bool, args []string) {
+	s.plain(neg, "no-envoys", len(args) == 0)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		left := s.envoys()
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("processes left: %v", left)
+		}
+		time.Sleep(50 * time.Millisecond) // processes can't be awaited by strangers
+	}
+}
+
+// envoys lists the processes whose command line names the story's state folder.
+func (s *story) envoys() []string {
+	var out []string
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range lines {
+		text, err := os.ReadFile(f)
+		if err != nil || !bytes.Contains(text, []byte(s.state+"/")) {
+			continue
+		}
+		out = append(out, filepath.Base(filepath.Dir(f))+": "+strings.ReplaceAll(string(text), "\x00", " "))
+	}
+	return out
+}
