@@ -50,11 +50,14 @@ type ledger struct {
 type typeState struct {
 	seen     bool // the proxy has asked for this kind
 	wildcard bool
-	entries  map[string]*entry
-	named    int
-	fresh    map[*entry]struct{} // to be decided on
-	parked   map[*entry]struct{} // decided: they wait for something else
-	epoch    uint64              // ledger.epoch when the parked ones were last decided on
+	// greet is true while the proxy waits for the answer to its wildcard: it gets
+	// one even if there is nothing, or it would wait until its patience ends (15 s).
+	greet   bool
+	entries map[string]*entry
+	named   int
+	fresh   map[*entry]struct{} // to be decided on
+	parked  map[*entry]struct{} // decided: they wait for something else
+	epoch   uint64              // ledger.epoch when the parked ones were last decided on
 	// suspects are groups out of rejected responses, each to be sent by itself.
 	suspects [][]*entry
 	turn     bool // suspects go next; they take turns with fresh entries

@@ -94,9 +94,10 @@ func (l *ledger) nextOf(k kind, now time.Time) *discoveryv3.DeltaDiscoveryRespon
 	if group := l.suspects(t, len(parcels) == 0); group != nil {
 		parcels = group
 	}
-	if len(parcels) == 0 {
+	if len(parcels) == 0 && (!t.greet || len(t.parked) > 0) {
 		return nil
 	}
+	t.greet = false
 	return l.send(k, parcels, now)
 }
 

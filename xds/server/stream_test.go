@@ -112,21 +112,59 @@ func (c *scripted) say(r *discoveryv3.DeltaDiscoveryRequest) {
 	}
 }
 
-// hear awaits a response of a type.
+// hear awaits a response of a type that carries something. Empty ones, which say
+// that a wildcard covers nothing yet, are acknowledged on the way.
 func (c *scripted) hear(typeURL string) *discoveryv3.DeltaDiscoveryResponse {
 	c.t.Helper()
-	select {
-	case m := <-c.got:
+	for {
+		m := c.hearAny()
+		if names(m) == "" {
+			c.ack(m)
+			continue
+		}
 		if m.GetTypeUrl() != typeURL {
 			c.t.Fatalf("want a response of %s, got %v", typeURL, m)
 		}
 		return m
+	}
+}
+
+func (c *scripted) hearAny() *discoveryv3.DeltaDiscoveryResponse {
+	c.t.Helper()
+	select {
+	case m := <-c.got:
+		return m
 	case err := <-c.ended:
 		c.t.Fatal(err)
 	case <-time.After(20 * time.Second):
-		c.t.Fatalf("no response of %s", typeURL)
+		c.t.Fatal("no response")
 	}
 	return nil
+}
+
+// Envoy waits for the first answer to a wildcard, 15 s if none comes.
+func TestWildcardThatCoversNothingIsAnswered(t *testing.T) {
+	r := newRig(t, Limits{})
+	c := r.open("p") // asks for all clusters
+	r.put(newWorld(), newWorld(), 1)
+	m := c.hearAny()
+	if m.GetTypeUrl() != translate.TypeCluster || names(m) != "" {
+		t.Fatalf("want an empty response for clusters, got %v", m)
+	}
+	c.ack(m)
+	c.say(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: translate.TypeListener})
+	if m = c.hearAny(); m.GetTypeUrl() != translate.TypeListener || names(m) != "" {
+		t.Fatalf("want an empty response for listeners, got %v", m)
+	}
+	c.ack(m)
+	r.await("in sync with nothing", ProxyStatus.InSync)
+	// Only once: what comes next carries something.
+	r.put(newWorld().put(kindCluster, "1", plain("c").get(t, kindCluster, "c")), newWorld(), 2)
+	if m = c.hearAny(); names(m) != "c" {
+		t.Fatalf("want the cluster, got %v", m)
+	}
+	c.ack(m)
+	r.await("in sync", ProxyStatus.InSync)
 }
 
 func (c *scripted) end() error {

@@ -57,6 +57,7 @@ func (l *ledger) request(k kind, req *discoveryv3.DeltaDiscoveryRequest, now tim
 		}
 	}
 	if first || all {
+		t.greet = t.wildcard && t.holds == 0
 		l.sync(k, now)
 	}
 	if first && k == kindListener && t.wildcard && !l.types[kindCluster].seen {

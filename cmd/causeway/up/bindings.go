@@ -79,7 +79,10 @@ func (b *bindings) bind(k bindKey) (netip.AddrPort, bool) {
 		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", k.owner(), "port", k.port, "address", addr)
 		return netip.AddrPort{}, false
 	}
-	if port != uint16(k.port) {
+	switch {
+	case uint16(k.port) >= b.low && port != uint16(k.port):
+		b.log.Warn("a listener's port is taken by somebody else; it is moved", "owner", k.owner(), "port", k.port, "to", port)
+	case port != uint16(k.port):
 		b.log.Info("listener port moved", "owner", k.owner(), "port", k.port, "to", port)
 	}
 	at := netip.AddrPortFrom(addr, port)

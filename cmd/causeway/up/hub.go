@@ -184,6 +184,8 @@ func (h *hub) views() []query.View {
 		v := query.View{Cluster: m.id}
 		if a := m.current(); a != nil {
 			v.Result, v.Confirmed = a.Result(), confirmed(a.Loop())
+		} else {
+			v.Result = m.lastResult() // its Envoys still do that
 		}
 		out = append(out, v)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/workload"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	"github.com/causeway-mesh/causeway/federation/gossip"
+	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -43,6 +44,7 @@ type member struct {
 	mu      sync.Mutex
 	agent   *agent.Agent // nil while a fault has stopped it
 	stopA   func()       // stops the agent and waits for it
+	last    *resolve.Result
 	wanted  []translate.Proxy
 	envoys  map[string]*running // by proxy id
 	broken  bool                // the crossing gateway is stopped on purpose
@@ -220,6 +222,9 @@ func (m *member) stopAgent() {
 	defer m.ctl.Unlock()
 	m.mu.Lock()
 	stop := m.stopA
+	if m.agent != nil {
+		m.last = m.agent.Result()
+	}
 	m.agent, m.stopA = nil, nil
 	m.mu.Unlock()
 	if stop != nil {
@@ -234,6 +239,13 @@ func (m *member) current() *agent.Agent {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.agent
+}
+
+// lastResult is what the stopped agent had resolved last, nil if nothing.
+func (m *member) lastResult() *resolve.Result {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
 }
 
 // want is told which Envoys the cluster needs. The agent calls it.
@@ -269,6 +281,9 @@ func (m *member) barrier(ctx context.Context) (int64, error) {
 		return 0, nil // stopped on purpose; status says so by the cluster's health
 	}
 	rev, err := a.Flush(ctx)
+	if err != nil && !a.Loop().Connected() {
+		return 0, fmt.Errorf("cluster %s: the store is away, what is new waits for it: %w", m.id, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("cluster %s: publish to the store: %w", m.id, err)
 	}
