@@ -312,7 +312,7 @@ func (s *story) await(neg bool, args []string) {
 				return err
 			}
 			if re.MatchString(out) == neg {
-				return fmt.Errorf("causeway %s: %v\n%s", strings.Join(args[2:], " "), err, out)
+				return fmt.Errorf("causeway %s: %w\n%s", strings.Join(args[2:], " "), err, out)
 			}
 			return nil
 		}
