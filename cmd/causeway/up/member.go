@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,17 +41,17 @@ type member struct {
 	done   chan struct{}
 
 	// ctl is held while the agent is started or stopped; mu only guards what follows.
-	ctl     sync.Mutex
-	mu      sync.Mutex
-	agent   *agent.Agent // nil while a fault has stopped it
-	stopA   func()       // stops the agent and waits for it
-	last    *resolve.Result
-	wanted  []translate.Proxy
-	envoys  map[string]*running // by proxy id
-	broken  bool                // the crossing gateway is stopped on purpose
-	ctx     context.Context
-	reeval  chan struct{} // 1 deep: wanted, agent or broken changed
-	failure error         // why the agent ended by itself
+	ctl    sync.Mutex
+	mu     sync.Mutex
+	agent  *agent.Agent // nil while a fault has stopped it
+	stopA  func()       // stops the agent and waits for it
+	last   *resolve.Result
+	wanted []translate.Proxy
+	envoys map[string]*running // by proxy id
+	broken bool                // the crossing gateway is stopped on purpose
+	ctx    context.Context
+	reeval chan struct{} // 1 deep: wanted, agent or broken changed
+	asked  int           // counts the starts and stops of the agent that were asked for
 }
 
 func newMember(s *supervisor, id cluster.ID) (*member, error) {
@@ -133,8 +134,11 @@ func (m *member) start(ctx context.Context) {
 		g.Go(func() error { return m.authority.Run(ctx) })
 		g.Go(func() error { return m.source.Run(ctx, m.relay) })
 		g.Go(func() error { return m.supervise(ctx) })
-		if err := m.startAgent(); err != nil {
-			m.log.Error("agent does not start", "error", err)
+		if err := m.startAgent(); err != nil && ctx.Err() == nil {
+			m.log.Error("the agent does not start; it is tried again", "error", err)
+			m.ctl.Lock()
+			go m.revive(m.asked)
+			m.ctl.Unlock()
 		}
 		if err := g.Wait(); err != nil && ctx.Err() == nil {
 			m.log.Error("cluster stopped", "error", err)
@@ -152,13 +156,19 @@ func (m *member) stop() {
 	m.bindings.release()
 }
 
-// startAgent runs a new incarnation of the agent.
+// startAgent runs the agent, and a new incarnation of it whenever it ends by itself.
 func (m *member) startAgent() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
 	if m.current() != nil || m.ctx.Err() != nil {
 		return nil
 	}
+	m.asked++
+	return m.runAgent()
+}
+
+// runAgent starts one incarnation. m.ctl is held.
+func (m *member) runAgent() error {
 	ctx, cancel := context.WithCancel(m.ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	part := "agent-" + string(m.id)
@@ -192,41 +202,77 @@ func (m *member) startAgent() error {
 		return nil
 	})
 	g.Go(func() error { return m.relay.attach(ctx, a) })
-	ended := make(chan struct{})
+	ended, stopping, generation := make(chan struct{}), make(chan struct{}), m.asked
 	go func() {
 		defer close(ended)
 		err := ignoreCanceled(g.Wait())
 		m.relay.detach()
-		if e := store.Close(); err == nil {
-			err = e
+		err = errors.Join(err, store.Close())
+		select {
+		case <-stopping:
+		case <-m.ctx.Done():
+		default:
+			m.log.Error("the agent ended by itself and is started again", "error", err)
+			go m.revive(generation)
 		}
-		if err != nil && ctx.Err() == nil {
-			m.log.Error("agent ended", "error", err)
-		}
-		m.mu.Lock()
-		m.failure = err
-		m.mu.Unlock()
 		m.s.notify()
 	}()
 	m.mu.Lock()
 	m.agent = a
-	m.stopA = func() { cancel(); <-ended }
+	m.stopA = func() { close(stopping); cancel(); <-ended }
 	m.mu.Unlock()
 	m.wake()
 	return nil
+}
+
+// revivePause is the time between an agent's end and its next start.
+const revivePause = time.Second
+
+// revive starts the agent again, until that works or somebody asks for something else.
+func (m *member) revive(generation int) {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(revivePause):
+		}
+		again := func() bool {
+			m.ctl.Lock()
+			defer m.ctl.Unlock()
+			if m.asked != generation || m.ctx.Err() != nil {
+				return false
+			}
+			m.forgetAgent()
+			err := m.runAgent()
+			if err != nil {
+				m.log.Error("the agent does not start", "error", err)
+			}
+			return err != nil
+		}()
+		if !again {
+			return
+		}
+	}
+}
+
+// forgetAgent drops the agent that has ended; what it resolved last is kept.
+func (m *member) forgetAgent() (stop func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.agent != nil {
+		m.last = m.agent.Result()
+	}
+	stop = m.stopA
+	m.agent, m.stopA = nil, nil
+	return stop
 }
 
 // stopAgent ends the agent, if one runs, and waits for it.
 func (m *member) stopAgent() {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
-	m.mu.Lock()
-	stop := m.stopA
-	if m.agent != nil {
-		m.last = m.agent.Result()
-	}
-	m.agent, m.stopA = nil, nil
-	m.mu.Unlock()
+	m.asked++
+	stop := m.forgetAgent()
 	if stop != nil {
 		stop()
 	}
