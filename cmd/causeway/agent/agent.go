@@ -254,12 +254,7 @@ func (a *Agent) Problems() []cluster.Problem {
 }
 
 // Result is what the agent has resolved last, nil before the first time.
-func (a *Agent) Result() *resolve.Result {
-	if v := a.pipeline.view.Load(); v != nil {
-		return v.Result
-	}
-	return nil
-}
+func (a *Agent) Result() *resolve.Result { return a.pipeline.result.Load() }
 
 // Loop gives access to the merged model's state: problems, leases, connection.
 func (a *Agent) Loop() *federation.Loop { return a.loop }

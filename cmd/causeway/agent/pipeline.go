@@ -34,7 +34,7 @@ type pipeline struct {
 	onChange  func()
 	bundleSet *identity.BundleSet // kept as the Snapshot has it, for the agent's own TLS
 
-	view atomic.Pointer[View]
+	result atomic.Pointer[resolve.Result] // published last
 
 	mu      sync.Mutex
 	cache   *translate.Cache
@@ -50,12 +50,6 @@ type proxy struct {
 	state    *translate.State
 }
 
-// View is what the agent has published last. Immutable.
-type View struct {
-	Result *resolve.Result
-	At     time.Time
-}
-
 // snapshot takes the next Snapshot through all stages. The Loop calls it.
 func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) {
 	start := time.Now()
@@ -65,8 +59,8 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 		res   *resolve.Result
 		delta resolve.Delta
 	)
-	if old := p.view.Load(); old != nil {
-		res, delta = old.Result.Update(snap, changed)
+	if old := p.result.Load(); old != nil {
+		res, delta = old.Update(snap, changed)
 	} else {
 		res = resolve.Resolve(p.local, snap)
 	}
@@ -77,7 +71,7 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 	for _, x := range p.proxies {
 		p.translate(x, res, delta, start)
 	}
-	p.view.Store(&View{Result: res, At: start})
+	p.result.Store(res)
 	if p.wanted == nil || len(delta.Gateways) > 0 || changed.Has(federation.KeyNamespace(cluster.KindNamespace, "")) {
 		p.want(res)
 	}
@@ -132,8 +126,8 @@ func (p *pipeline) identify(t translate.Proxy, id *translate.Identity) {
 		p.proxies[t.ID()] = x
 	}
 	x.identity = id
-	if v := p.view.Load(); v != nil {
-		p.translate(x, v.Result, resolve.Delta{}, time.Now())
+	if res := p.result.Load(); res != nil {
+		p.translate(x, res, resolve.Delta{}, time.Now())
 	}
 }
 

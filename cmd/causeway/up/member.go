@@ -81,7 +81,7 @@ func newMember(s *supervisor, id cluster.ID) (*member, error) {
 	cfg := file.Config{
 		Cluster: id, Dir: s.folder(id), Prefix: string(id), Logger: log, Schemas: s.schemas, Registerer: s.metrics.part("source-" + string(id)),
 		Meta: func(meta cluster.Meta) cluster.Meta {
-			meta.TrustDomain = s.trustDomain(id)
+			meta.TrustDomain = m.authority.TrustDomain().Name()
 			meta.Crossing = []string{at.String()}
 			return meta
 		},

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -348,8 +347,3 @@ func (s *supervisor) names(more ...cluster.ID) []string {
 
 // folder is where a cluster's manifests are.
 func (s *supervisor) folder(id cluster.ID) string { return filepath.Join(s.o.dir, string(id)) }
-
-// trustDomain is a cluster's trust domain.
-func (s *supervisor) trustDomain(id cluster.ID) string {
-	return strings.ToLower(string(id) + "." + s.o.clusterset)
-}
