@@ -58,7 +58,10 @@ const (
 	AppH2C  AppProtocol = "h2c"  // HTTP/2 with prior knowledge; gRPC
 )
 
-// FrontendPort is one port of a frontend.
+// FrontendPort is one port of a frontend. On one port only one kind of route
+// governs (DESIGN section 3: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute, in this
+// order; UDPRoute on UDP ports), so all of its tables are of one kind of those
+// that RouteTable tells apart.
 type FrontendPort struct {
 	Port        int32
 	Name        string
@@ -78,10 +81,28 @@ type ConsumerTable struct {
 	Table     *RouteTable
 }
 
-// RouteTable is a merged group of routes: its rules in the order in which they
-// are tried. What none matches gets 404 (GEP-1294, route presence).
+// RouteTable is a merged group of routes. What none of it takes is refused: 404
+// for HTTP (GEP-1294, route presence), a closed connection otherwise.
+//
+// Which field is used depends on what governs: HTTPRoutes and GRPCRoutes give
+// Rules, TLSRoutes and TCPRoutes and UDPRoutes give Forward.
 type RouteTable struct {
+	// Rules of HTTPRoutes or GRPCRoutes, in the order in which they are tried.
 	Rules []*Rule
+	// Forward, if not nil, takes every connection (TCPRoute, TLSRoute) or
+	// session (UDPRoute): it is the rule of the senior route.
+	Forward *ForwardRule
+}
+
+// ForwardRule sends connections or UDP sessions on, by weights.
+type ForwardRule struct {
+	Route     RouteID
+	RuleIndex int
+	RuleName  string
+	// Backends have no Filters.
+	Backends []WeightedBackend
+	// Invalid, if not empty, says why every connection is closed.
+	Invalid string
 }
 
 // RouteID names one copy of a route.
@@ -110,6 +131,11 @@ type Rule struct {
 	Backends   []WeightedBackend
 	// Invalid, if not empty, says why every request of the rule gets 500.
 	Invalid string
+	// Retry, if not nil, repeats requests that the backend failed, beside those
+	// that no backend has seen, which are always repeated.
+	Retry *Retry
+	// Session, if not nil, keeps a client's requests at one endpoint (GEP-1619).
+	Session *Session
 	// RequestTimeout bounds the whole request, BackendTimeout each try. Zero
 	// means none; Gateway API's explicit "0s" is zero too.
 	RequestTimeout time.Duration
@@ -155,11 +181,69 @@ type HeaderMods struct {
 // Empty reports whether nothing changes.
 func (m HeaderMods) Empty() bool { return len(m.Set)+len(m.Add)+len(m.Remove) == 0 }
 
-// Filters are what a rule or a backend does to requests and responses.
+// Filters are what a rule or a backend does to requests and responses. A rule's
+// come before those of the backend that is chosen. Where both have one that
+// can be there once, the backend's replaces the rule's.
 type Filters struct {
 	Request  HeaderMods
 	Response HeaderMods
-	Rewrite  *Rewrite // rules only
+	Rewrite  *Rewrite
+	Mirrors  []Mirror
+	CORS     *CORS
+	Auth     *ExternalAuth
+}
+
+// Mirror sends a copy of some requests to another backend, whose answers are
+// dropped. One whose backend can't be used is not in the list.
+type Mirror struct {
+	Backend BackendKey
+	// Numerator of Denominator requests are copied.
+	Numerator, Denominator uint32
+}
+
+// CORS answers preflight requests and marks responses for browsers (GEP-1767).
+// Lists are sorted and hold each entry once.
+type CORS struct {
+	// AllowOrigins are "*", "scheme://host[:port]", or the same with "*." or "*"
+	// at the beginning of the host.
+	AllowOrigins     []string
+	AllowCredentials bool
+	AllowMethods     []string // "*" is all
+	AllowHeaders     []string // "*" is all
+	ExposeHeaders    []string // "*" is all
+	MaxAge           time.Duration
+}
+
+// ExternalAuth asks a service whether a request may go on (GEP-1494). Where its
+// backend can't be used, the rule is Invalid instead.
+type ExternalAuth struct {
+	GRPC    bool // Envoy's ext_authz protocol; else HTTP
+	Backend BackendKey
+	Path    string // HTTP: prefix of the path that is asked; may be empty
+	// RequestHeaders are sent to the service beside those that always are;
+	// ResponseHeaders are copied from its answer to the request (HTTP only;
+	// empty: all). Lower case, sorted.
+	RequestHeaders  []string
+	ResponseHeaders []string
+	MaxBody         uint32 // bytes of the body that are sent along, 0 for none
+}
+
+// Retry says which requests are repeated, and how often (GEP-1731). Connection
+// errors, resets and timeouts of a try count as well.
+type Retry struct {
+	Codes    []int // sorted; empty: none
+	Attempts int   // repetitions at most, at least 1
+	Backoff  time.Duration
+}
+
+// Session keeps a client at one endpoint, by a cookie or a header.
+type Session struct {
+	Header bool // else a cookie
+	Name   string
+	// AbsoluteTimeout ends the session, 0 for never; Permanent makes the cookie
+	// outlive the browser's session for that long.
+	AbsoluteTimeout time.Duration
+	Permanent       bool
 }
 
 // Rewrite changes host and path on the way to the backend. At most one of
@@ -193,7 +277,9 @@ type WeightedBackend struct {
 	// in Gateways: gateways chain once. Find it with Result.Frontend: it has a
 	// Cluster where Backend is another cluster's share.
 	Chain *FrontendKey
-	// Invalid, if not empty, says why this share gets 500.
+	// Redirect, if not nil, answers this share's requests itself.
+	Redirect *Redirect
+	// Invalid, if not empty, says why this share gets 500 (connections: is closed).
 	Invalid string
 }
 
@@ -248,8 +334,33 @@ type BackendConfig struct {
 	Protocol    string // TCP, UDP, SCTP
 	AppProtocol AppProtocol
 	// Crossings are the clusters of other networks that serve the backend,
-	// sorted: each needs mTLS towards its crossing gateways.
+	// sorted: each needs mTLS towards its crossing gateways. They originate TLS
+	// towards their own endpoints where their BackendTLSPolicies ask for it.
 	Crossings []Crossing
+	// TLS says how to originate TLS to the endpoints of clusters that are
+	// reached directly (BackendTLSPolicy, GEP-1897), sorted by cluster; clusters
+	// without an entry take plain text. It holds for HTTPRoutes and GRPCRoutes
+	// and plain delivery of HTTP; TCPRoutes, TLSRoutes and opaque connections
+	// pass bytes as they are.
+	TLS []BackendTLS
+	// ClientIP keeps a client's requests at one endpoint by its address
+	// (Service.spec.sessionAffinity), for at most AffinityTimeout.
+	ClientIP        bool
+	AffinityTimeout time.Duration
+}
+
+// BackendTLS is how the endpoints of one cluster are reached by TLS.
+type BackendTLS struct {
+	Cluster  cluster.ID
+	Hostname string // SNI, and what the certificate must be for unless there are SANs
+	// DNSNames and URIs: the certificate must have one of them. Both empty: Hostname.
+	DNSNames, URIs []string
+	// CAs are PEM; System means the system's own authorities instead.
+	CAs    []byte
+	System bool
+	// Invalid, if not empty, says why the policy can't be obeyed: requests to
+	// the cluster's endpoints get 500, never plain text.
+	Invalid string
 }
 
 // Crossing is how another network's cluster is entered.
@@ -295,7 +406,17 @@ type Gateway struct {
 	Name      string
 	Home      cluster.ID // where the copy that is obeyed was written
 	Class     string
-	Listeners []Listener // those that work, in the order of the spec
+	Listeners []Listener // those that work: the Gateway's in the order of the spec, then those of ListenerSets by precedence
+	// ClientCertificate, if not nil, is what the Gateway shows to backends that
+	// are reached by TLS (spec.tls.backend.clientCertificateRef).
+	ClientCertificate *Certificate
+}
+
+// Certificate is a certificate chain with its private key, as a Secret holds
+// them. It never shows its key, however it is printed. Immutable.
+type Certificate struct {
+	Namespace, Name string // of the Secret
+	cert, key       []byte
 }
 
 // Key gives namespace/name.
@@ -303,19 +424,53 @@ func (g *Gateway) Key() string { return g.Namespace + "/" + g.Name }
 
 // Listener is one listener of a Gateway with the routes attached to it.
 //
-// The Hosts of all listeners of one port are distinct names, and the most
+// Listeners of one port are all of protocol HTTP; or of HTTPS and TLS mixed,
+// told apart by server name; or one of TCP; or one of UDP (which may share the
+// port's number with others).
+//
+// HTTP: The Hosts of all listeners of one port are distinct names, and the most
 // specific of them that matches a request's host is the one that governs it,
 // whichever listener it belongs to: the resolver has left out what a more
 // specific listener claims (HTTP listener isolation). So listeners of one port
 // may be served by the union of their Hosts.
+//
+// HTTPS: The listener is chosen by the connection's server name, the most
+// specific Hostname first; then its Hosts by the request's host. A request
+// whose host belongs to another listener of the port gets 421 (GEP-3567).
+//
+// TLS: Hosts are server names; each Table has a Forward. What matches none is closed.
 type Listener struct {
 	Name     string
+	Set      string // "namespace/name" of the ListenerSet that it is of, empty for the Gateway's own
 	Port     int32
-	Protocol string // HTTP
+	Protocol string // HTTP, HTTPS, TLS, TCP, UDP
 	Hostname string // empty: any
+	// TLS is set for HTTPS, and for TLS that is terminated; nil for TLS that is
+	// passed through.
+	TLS *ListenerTLS
 	// Hosts are sorted from the most to the least specific hostname. A request
 	// whose host matches none gets 404.
 	Hosts []VirtualHost
+	// Forward is where connections (TCP) or sessions (UDP) go, nil for nowhere.
+	Forward *ForwardRule
+}
+
+// Key is unique among the listeners of a Gateway: the name, after the
+// ListenerSet's if it is of one.
+func (l *Listener) Key() string {
+	if l.Set != "" {
+		return l.Set + "/" + l.Name
+	}
+	return l.Name
+}
+
+// ListenerTLS is how a listener terminates TLS.
+type ListenerTLS struct {
+	Certificates []*Certificate // at least one; the first is for clients whose server name fits none
+	// ClientCAs, if not empty, are the authorities (PEM) that clients' certificates
+	// must be of; AllowInsecure lets clients in without one, or with another (GEP-91).
+	ClientCAs     []byte
+	AllowInsecure bool
 }
 
 // VirtualHost holds the rules for one hostname of a listener: an exact name,
