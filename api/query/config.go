@@ -78,8 +78,8 @@ func (p Proxy) inSync() bool {
 
 // Bindings says where proxies listen: the part of translate.Bindings that is shown.
 type Bindings interface {
-	Frontend(p translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool)
-	Gateway(p translate.Proxy, port int32) (netip.AddrPort, bool)
+	Frontend(p translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool)
+	Gateway(p translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool)
 	Crossing(p translate.Proxy) (netip.AddrPort, bool)
 }
 

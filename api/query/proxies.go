@@ -88,11 +88,11 @@ func listeners(r *resolve.Result, b Bindings, p translate.Proxy) []*causewayv1.P
 		return nil
 	}
 	var out []*causewayv1.ProxyListener
-	add := func(at netip.AddrPort, ok bool, target *causewayv1.ObjectRef, port int32) *causewayv1.ProxyListener {
+	add := func(at netip.AddrPort, ok bool, target *causewayv1.ObjectRef, t translate.Transport, port int32) *causewayv1.ProxyListener {
 		if !ok {
 			return nil
 		}
-		l := &causewayv1.ProxyListener{Address: at.String(), Target: target, Port: port, Moved: port != 0 && int32(at.Port()) != port}
+		l := &causewayv1.ProxyListener{Address: at.String(), Target: target, Transport: string(t), Port: port, Moved: port != 0 && int32(at.Port()) != port}
 		out = append(out, l)
 		return l
 	}
@@ -102,12 +102,14 @@ func listeners(r *resolve.Result, b Bindings, p translate.Proxy) []*causewayv1.P
 			if f.Headless {
 				return false
 			}
-			for _, port := range f.Ports {
-				if port.Protocol != "TCP" {
+			for i := range f.Ports {
+				port := &f.Ports[i]
+				t, ok := translate.FrontendTransport(port)
+				if !ok {
 					continue // a question may bind: ask only for what a sidecar offers
 				}
-				at, ok := b.Frontend(p, f.Key, port.Port)
-				add(at, ok, objectRef(f.Key.Kind, f.Key.Namespace, f.Key.Name), port.Port)
+				at, ok := b.Frontend(p, f.Key, t, port.Port)
+				add(at, ok, objectRef(f.Key.Kind, f.Key.Namespace, f.Key.Name), t, port.Port)
 			}
 			return false
 		})
@@ -116,39 +118,54 @@ func listeners(r *resolve.Result, b Bindings, p translate.Proxy) []*causewayv1.P
 		if !ok {
 			return nil
 		}
-		seen := map[int32]*causewayv1.ProxyListener{}
-		for _, l := range g.Listeners {
-			shown, ok := seen[l.Port]
+		type socket struct {
+			transport translate.Transport
+			port      int32
+		}
+		seen := map[socket]*causewayv1.ProxyListener{}
+		for i := range g.Listeners {
+			l := &g.Listeners[i]
+			t, ok := translate.ListenerTransport(l)
 			if !ok {
-				at, bound := b.Gateway(p, l.Port)
-				shown = add(at, bound, objectRef(cluster.KindGateway, g.Namespace, g.Name), l.Port)
-				seen[l.Port] = shown
+				continue
 			}
-			if shown != nil {
-				shown.ListenerNames = append(shown.ListenerNames, l.Name)
+			shown, ok := seen[socket{t, l.Port}]
+			if !ok {
+				at, bound := b.Gateway(p, t, l.Port)
+				shown = add(at, bound, objectRef(cluster.KindGateway, g.Namespace, g.Name), t, l.Port)
+				seen[socket{t, l.Port}] = shown
+			}
+			if shown == nil {
+				continue
+			}
+			shown.ListenerNames = append(shown.ListenerNames, l.Key())
+			if !slices.Contains(shown.Protocols, l.Protocol) {
+				shown.Protocols = append(shown.Protocols, l.Protocol)
+				slices.Sort(shown.Protocols)
 			}
 		}
-		for port, shown := range seen {
+		for at, shown := range seen {
 			if shown != nil {
-				shown.Hostnames = hostnames(g, port)
+				shown.Hostnames = hostnames(g, at.transport, at.port)
 			}
 		}
 	case translate.RoleCrossing:
 		at, ok := b.Crossing(p)
-		add(at, ok, nil, 0)
+		add(at, ok, nil, translate.TransportTCP, 0)
 	}
 	slices.SortFunc(out, func(a, b *causewayv1.ProxyListener) int {
 		return cmp.Or(strings.Compare(a.GetTarget().GetKind(), b.GetTarget().GetKind()), strings.Compare(a.GetTarget().GetNamespace(), b.GetTarget().GetNamespace()),
-			strings.Compare(a.GetTarget().GetName(), b.GetTarget().GetName()), cmp.Compare(a.GetPort(), b.GetPort()))
+			strings.Compare(a.GetTarget().GetName(), b.GetTarget().GetName()), cmp.Compare(a.GetPort(), b.GetPort()), strings.Compare(a.GetTransport(), b.GetTransport()))
 	})
 	return out
 }
 
 // hostnames lists those of a Gateway's listeners on a port; none if one of them takes any.
-func hostnames(g *resolve.Gateway, port int32) []string {
+func hostnames(g *resolve.Gateway, transport translate.Transport, port int32) []string {
 	var out []string
-	for _, l := range g.Listeners {
-		if l.Port != port {
+	for i := range g.Listeners {
+		l := &g.Listeners[i]
+		if t, ok := translate.ListenerTransport(l); !ok || t != transport || l.Port != port {
 			continue
 		}
 		if l.Hostname == "" {

@@ -63,7 +63,7 @@ func TestCrossingInEnvoy(t *testing.T) {
 	side := Proxy{Cluster: "east", Role: RoleSidecar, Namespace: "dev", Name: "w"}
 	input := Input{Proxy: side, Result: result("east", front, backend(false, false)), Options: Options{DebugHeaders: true}}
 	s := w.start(input, binds)
-	at, _ := binds.Frontend(side, front.Key, 80)
+	at, _ := binds.Frontend(side, front.Key, TransportTCP, 80)
 
 	x := ask(t, at, "GET", "svc.app", "/x")
 	if x.status != 200 || x.from() != "west" {
@@ -116,7 +116,7 @@ func TestCrossingInEnvoy(t *testing.T) {
 	input.Proxy, input.Identity = lone, nil
 	l := w.start(input, binds)
 	input.Identity = l.state.in.Identity
-	at, _ = binds.Frontend(lone, front.Key, 80)
+	at, _ = binds.Frontend(lone, front.Key, TransportTCP, 80)
 	if x := ask(t, at, "GET", "svc.app", "/x"); x.status != 503 {
 		t.Errorf("nobody of west is trusted, and the answer is %d from %q", x.status, x.from())
 	}
@@ -227,7 +227,7 @@ func TestOpaqueInEnvoy(t *testing.T) {
 	binds := &ports{t: t}
 	in := Input{Proxy: p, Result: result("east", f, service("a", resolve.AppTCP, closedPort(t), a), service("b", resolve.AppTCP, b)), Options: Options{AccessLog: "/dev/null"}}
 	r := w.start(in, binds)
-	at, _ := binds.Frontend(p, f.Key, 80)
+	at, _ := binds.Frontend(p, f.Key, TransportTCP, 80)
 	if n := r.state.Resources.All(TypeRoute).Len(); n != 0 {
 		t.Errorf("an opaque port has %d route configurations", n)
 	}

@@ -126,11 +126,11 @@ func (p *ports) of(key string) netip.AddrPort {
 	return p.at[key]
 }
 
-func (p *ports) Frontend(x Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
+func (p *ports) Frontend(x Proxy, key resolve.FrontendKey, _ Transport, port int32) (netip.AddrPort, bool) {
 	return p.of(x.ID() + FrontendListenerName(key, port)), true
 }
 
-func (p *ports) Gateway(x Proxy, port int32) (netip.AddrPort, bool) {
+func (p *ports) Gateway(x Proxy, _ Transport, port int32) (netip.AddrPort, bool) {
 	return p.of(x.ID() + GatewayListenerName(port)), true
 }
 

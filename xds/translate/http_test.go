@@ -123,7 +123,7 @@ func TestRulesInEnvoy(t *testing.T) {
 	r := w.start(Input{Proxy: p, Options: Options{DebugHeaders: true}, Result: result("east", f,
 		service("a", resolve.AppHTTP, a), service("b", resolve.AppHTTP, b), service("slow", resolve.AppHTTP, slow),
 		service("half", resolve.AppHTTP, a, closedPort(t)))}, &ports{t: t})
-	at, _ := r.ports.Frontend(p, f.Key, 80)
+	at, _ := r.ports.Frontend(p, f.Key, TransportTCP, 80)
 	get := func(path string, headers ...string) answer { return ask(t, at, "GET", "svc.app", path, headers...) }
 	status := func(path string, want int, headers ...string) answer {
 		t.Helper()
@@ -317,7 +317,7 @@ func TestChainInEnvoy(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "access.log")
 	r := w.start(Input{Proxy: p, Options: Options{DebugHeaders: true, AccessLog: log}, Result: result("east", fa, g,
 		service("a", resolve.AppHTTP, a), service("b", resolve.AppHTTP, b))}, &ports{t: t})
-	at, _ := r.ports.Gateway(p, 80)
+	at, _ := r.ports.Gateway(p, TransportTCP, 80)
 
 	for _, c := range []struct {
 		host, path string
@@ -436,7 +436,7 @@ func TestProtocolsInEnvoy(t *testing.T) {
 		Hosts: []resolve.VirtualHost{{Hostname: "a.example", Table: table(rules...)}}}}}
 	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
 	r := w.start(Input{Proxy: p, Result: result("east", append(parts, g)...)}, &ports{t: t})
-	at, _ := r.ports.Gateway(p, 80)
+	at, _ := r.ports.Gateway(p, TransportTCP, 80)
 
 	plain := http.DefaultTransport.(*http.Transport).Clone()
 	plain.Protocols = new(http.Protocols)
@@ -472,7 +472,7 @@ func TestChainWaitsForItsListener(t *testing.T) {
 	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
 	in := Input{Proxy: p, Result: result("east", g, frontend("a", nil), service("a", resolve.AppHTTP, echo(t, "a")))}
 	r := w.start(in, &ports{t: t})
-	at, _ := r.ports.Gateway(p, 80)
+	at, _ := r.ports.Gateway(p, TransportTCP, 80)
 	if x := ask(t, at, "GET", "x", "/"); x.from() != "a" {
 		t.Fatalf("%d from %q", x.status, x.from())
 	}

@@ -36,15 +36,35 @@ func (p Proxy) ID() string {
 	return string(p.Cluster) + "/" + string(p.Role) + "/" + p.Namespace + "/" + p.Name
 }
 
+// Transport is what a listener's socket speaks. The same port of both transports
+// is two listeners.
+type Transport string
+
+// The transports.
+const (
+	TransportTCP Transport = "TCP"
+	TransportUDP Transport = "UDP"
+)
+
+// FrontendTransport is that of a frontend's port, and whether sidecars offer it.
+func FrontendTransport(p *resolve.FrontendPort) (t Transport, offered bool) {
+	return TransportTCP, p.Protocol == protocolTCP
+}
+
+// ListenerTransport is that of a Gateway's listener, and whether gateways offer it.
+func ListenerTransport(l *resolve.Listener) (t Transport, offered bool) {
+	return TransportTCP, l.Protocol == protocolHTTP
+}
+
 // Bindings says where a proxy's listeners bind. The answers are facts of the
 // machine or cluster that the agent knows; for one proxy and one key they never
 // change while the proxy lives. A false second result means that the listener
 // can't be offered now.
 type Bindings interface {
 	// Frontend is where a sidecar listens for a frontend's port.
-	Frontend(p Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool)
+	Frontend(p Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool)
 	// Gateway is where a gateway listens for a listener's port.
-	Gateway(p Proxy, port int32) (netip.AddrPort, bool)
+	Gateway(p Proxy, t Transport, port int32) (netip.AddrPort, bool)
 	// Crossing is where a crossing gateway listens.
 	Crossing(p Proxy) (netip.AddrPort, bool)
 }

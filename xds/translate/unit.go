@@ -209,10 +209,11 @@ func (u *unit) makeFrontend(in Input) bool {
 	}
 	for i := range f.Ports {
 		p := &f.Ports[i]
-		if p.Protocol != protocolTCP {
+		transport, ok := FrontendTransport(p)
+		if !ok {
 			continue // UDP and SCTP: not yet
 		}
-		at, ok := in.Bindings.Frontend(in.Proxy, f.Key, p.Port)
+		at, ok := in.Bindings.Frontend(in.Proxy, f.Key, transport, p.Port)
 		if !ok || !at.IsValid() {
 			u.fail(f.Key.String(), "port %d has no address to listen on yet", p.Port)
 			continue
@@ -260,7 +261,7 @@ func (u *unit) makeGateway(in Input) bool {
 	}
 	var ports []int32
 	for i := range g.Listeners {
-		if l := &g.Listeners[i]; l.Protocol != protocolHTTP {
+		if l := &g.Listeners[i]; !offered(l) {
 			u.fail("Gateway/"+g.Key(), "listener %s: protocol %s is not supported", l.Name, clip(l.Protocol))
 		} else if !slices.Contains(ports, l.Port) {
 			ports = append(ports, l.Port)
@@ -268,7 +269,7 @@ func (u *unit) makeGateway(in Input) bool {
 	}
 	slices.Sort(ports)
 	for _, port := range ports {
-		at, ok := in.Bindings.Gateway(in.Proxy, port)
+		at, ok := in.Bindings.Gateway(in.Proxy, TransportTCP, port)
 		if !ok || !at.IsValid() {
 			u.fail("Gateway/"+g.Key(), "port %d has no address to listen on yet", port)
 			continue
@@ -282,6 +283,11 @@ func (u *unit) makeGateway(in Input) bool {
 		u.add(TypeListener, newResource(name, "Gateway/"+g.Key(), gatewayListener(name, at, networkFilter(filterHTTP, config))))
 	}
 	return true
+}
+
+func offered(l *resolve.Listener) bool {
+	_, ok := ListenerTransport(l)
+	return ok
 }
 
 // gatewayRoutes serves the listeners of a port by the union of their hosts, which

@@ -2307,6 +2307,10 @@ type ProxyListener struct {
 	Hostnames []string `protobuf:"bytes,5,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
 	// Names of the Gateway's listeners on the port.
 	ListenerNames []string `protobuf:"bytes,6,rep,name=listener_names,json=listenerNames,proto3" json:"listener_names,omitempty"`
+	// What the socket speaks: "TCP" or "UDP".
+	Transport string `protobuf:"bytes,7,opt,name=transport,proto3" json:"transport,omitempty"`
+	// Protocols of the Gateway's listeners on the port, sorted: HTTP; HTTPS, TLS; TCP; UDP.
+	Protocols     []string `protobuf:"bytes,8,rep,name=protocols,proto3" json:"protocols,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2379,6 +2383,20 @@ func (x *ProxyListener) GetHostnames() []string {
 func (x *ProxyListener) GetListenerNames() []string {
 	if x != nil {
 		return x.ListenerNames
+	}
+	return nil
+}
+
+func (x *ProxyListener) GetTransport() string {
+	if x != nil {
+		return x.Transport
+	}
+	return ""
+}
+
+func (x *ProxyListener) GetProtocols() []string {
+	if x != nil {
+		return x.Protocols
 	}
 	return nil
 }
@@ -4473,14 +4491,16 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\fsent_version\x18\x02 \x01(\tR\vsentVersion\x12#\n" +
 	"\racked_version\x18\x03 \x01(\tR\fackedVersion\x12\x1c\n" +
 	"\tresources\x18\x04 \x01(\x05R\tresources\x12\x18\n" +
-	"\apending\x18\x05 \x01(\x05R\apending\"\xc8\x01\n" +
+	"\apending\x18\x05 \x01(\x05R\apending\"\x84\x02\n" +
 	"\rProxyListener\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12.\n" +
 	"\x06target\x18\x02 \x01(\v2\x16.causeway.v1.ObjectRefR\x06target\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\x05R\x04port\x12\x14\n" +
 	"\x05moved\x18\x04 \x01(\bR\x05moved\x12\x1c\n" +
 	"\thostnames\x18\x05 \x03(\tR\thostnames\x12%\n" +
-	"\x0elistener_names\x18\x06 \x03(\tR\rlistenerNames\"\xeb\x04\n" +
+	"\x0elistener_names\x18\x06 \x03(\tR\rlistenerNames\x12\x1c\n" +
+	"\ttransport\x18\a \x01(\tR\ttransport\x12\x1c\n" +
+	"\tprotocols\x18\b \x03(\tR\tprotocols\"\xeb\x04\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12*\n" +

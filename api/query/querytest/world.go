@@ -200,12 +200,12 @@ func (w *World) Problems() []cluster.Problem { w.mu.Lock(); defer w.mu.Unlock();
 func (w *World) Changed() <-chan struct{} { w.mu.Lock(); defer w.mu.Unlock(); return w.changed }
 
 // Frontend implements query.Bindings.
-func (w *World) Frontend(p translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
+func (w *World) Frontend(p translate.Proxy, key resolve.FrontendKey, _ translate.Transport, port int32) (netip.AddrPort, bool) {
 	return w.address(p, fmt.Sprintf("%s:%d", key, port))
 }
 
 // Gateway implements query.Bindings.
-func (w *World) Gateway(p translate.Proxy, port int32) (netip.AddrPort, bool) {
+func (w *World) Gateway(p translate.Proxy, _ translate.Transport, port int32) (netip.AddrPort, bool) {
 	return w.address(p, fmt.Sprintf(":%d", port))
 }
 

@@ -108,7 +108,7 @@ func (s *supervisor) gatewayLines(w *tabwriter.Writer, m *member, p translate.Pr
 		return false
 	}
 	for _, l := range g.Listeners {
-		at, ok := m.bindings.Gateway(p, l.Port)
+		at, ok := m.bindings.Gateway(p, translate.TransportTCP, l.Port)
 		if !ok {
 			continue
 		}

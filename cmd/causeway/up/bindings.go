@@ -24,13 +24,25 @@ type bindings struct {
 
 	mu    sync.Mutex
 	bound map[bindKey]netip.AddrPort
-	used  map[netip.AddrPort]bool
+	used  map[boundSocket]bool
+}
+
+// socket is one of an address.
+type socket struct {
+	transport translate.Transport
+	port      int32
 }
 
 type bindKey struct {
 	proxy string
 	key   resolve.FrontendKey // zero for gateways
-	port  int32
+	socket
+}
+
+// boundSocket is a socket at its address.
+type boundSocket struct {
+	transport translate.Transport
+	at        netip.AddrPort
 }
 
 // owner is the key of the address in the pool: one for each frontend of a
@@ -38,17 +50,17 @@ type bindKey struct {
 func (k bindKey) owner() string { return k.proxy + " " + k.key.String() }
 
 func newBindings(pool *loopback.Pool, low uint16, log *slog.Logger) *bindings {
-	return &bindings{pool: pool, low: low, log: log, bound: map[bindKey]netip.AddrPort{}, used: map[netip.AddrPort]bool{}}
+	return &bindings{pool: pool, low: low, log: log, bound: map[bindKey]netip.AddrPort{}, used: map[boundSocket]bool{}}
 }
 
 // Frontend implements translate.Bindings.
-func (b *bindings) Frontend(p translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
-	return b.bind(bindKey{p.ID(), key, port})
+func (b *bindings) Frontend(p translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return b.bind(bindKey{p.ID(), key, socket{t, port}})
 }
 
 // Gateway implements translate.Bindings.
-func (b *bindings) Gateway(p translate.Proxy, port int32) (netip.AddrPort, bool) {
-	return b.bind(bindKey{proxy: p.ID(), port: port})
+func (b *bindings) Gateway(p translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return b.bind(bindKey{proxy: p.ID(), socket: socket{t, port}})
 }
 
 // crossingPort is the one port that all crossing gateways listen on, as a
@@ -57,7 +69,7 @@ const crossingPort = 15443
 
 // Crossing implements translate.Bindings.
 func (b *bindings) Crossing(p translate.Proxy) (netip.AddrPort, bool) {
-	return b.bind(bindKey{proxy: p.ID(), port: crossingPort})
+	return b.bind(bindKey{proxy: p.ID(), socket: socket{translate.TransportTCP, crossingPort}})
 }
 
 func (b *bindings) bind(k bindKey) (netip.AddrPort, bool) {
@@ -71,35 +83,35 @@ func (b *bindings) bind(k bindKey) (netip.AddrPort, bool) {
 	}
 	addr, err := b.pool.Addr(k.owner())
 	if err != nil {
-		b.log.Error("no address for a listener", "owner", k.owner(), "port", k.port, "error", err)
+		b.log.Error("no address for a listener", "owner", k.owner(), "transport", k.transport, "port", k.port, "error", err)
 		return netip.AddrPort{}, false
 	}
-	port, ok := b.place(addr, uint16(k.port))
+	port, ok := b.place(addr, k.transport, uint16(k.port))
 	if !ok {
-		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", k.owner(), "port", k.port, "address", addr)
+		b.log.Error("no port for a listener: the wanted one and its stand-ins are taken", "owner", k.owner(), "transport", k.transport, "port", k.port, "address", addr)
 		return netip.AddrPort{}, false
 	}
 	switch {
 	case uint16(k.port) >= b.low && port != uint16(k.port):
-		b.log.Warn("a listener's port is taken by somebody else; it is moved", "owner", k.owner(), "port", k.port, "to", port)
+		b.log.Warn("a listener's port is taken by somebody else; it is moved", "owner", k.owner(), "transport", k.transport, "port", k.port, "to", port)
 	case port != uint16(k.port):
-		b.log.Info("listener port moved", "owner", k.owner(), "port", k.port, "to", port)
+		b.log.Info("listener port moved", "owner", k.owner(), "transport", k.transport, "port", k.port, "to", port)
 	}
 	at := netip.AddrPortFrom(addr, port)
-	b.bound[k], b.used[at] = at, true
+	b.bound[k], b.used[boundSocket{k.transport, at}] = at, true
 	return at, true
 }
 
 // place finds the port to bind: the wanted one, or the next that is 10000 higher
 // if the wanted one may not be bound or is taken.
-func (b *bindings) place(addr netip.Addr, want uint16) (uint16, bool) {
+func (b *bindings) place(addr netip.Addr, t translate.Transport, want uint16) (uint16, bool) {
 	port := int(want)
 	if want < b.low {
 		port = int(loopback.MovedPort(want))
 	}
 	for ; port <= 65535; port += 10000 {
 		at := netip.AddrPortFrom(addr, uint16(port))
-		if !b.used[at] && bindable(at) {
+		if !b.used[boundSocket{t, at}] && bindable(t, at) {
 			return uint16(port), true
 		}
 	}
@@ -107,7 +119,15 @@ func (b *bindings) place(addr netip.Addr, want uint16) (uint16, bool) {
 }
 
 // bindable reports whether nobody listens there, on the address itself or on all.
-func bindable(at netip.AddrPort) bool {
+func bindable(t translate.Transport, at netip.AddrPort) bool {
+	if t == translate.TransportUDP {
+		c, err := net.ListenPacket("udp4", at.String())
+		if err != nil {
+			return false
+		}
+		_ = c.Close()
+		return true
+	}
 	l, err := net.Listen("tcp4", at.String())
 	if err != nil {
 		return false
@@ -123,5 +143,5 @@ func (b *bindings) release() {
 	for k := range b.bound {
 		b.pool.Release(k.owner())
 	}
-	b.bound, b.used = map[bindKey]netip.AddrPort{}, map[netip.AddrPort]bool{}
+	b.bound, b.used = map[bindKey]netip.AddrPort{}, map[boundSocket]bool{}
 }

@@ -27,24 +27,28 @@ func TestBindings(t *testing.T) {
 	p := translate.Proxy{Cluster: "west", Role: translate.RoleSidecar, Namespace: "shop", Name: "sidecar"}
 	key := resolve.FrontendKey{Kind: cluster.KindService, Namespace: "shop", Name: "catalog"}
 
-	low, ok := b.Frontend(p, key, 80)
+	low, ok := b.Frontend(p, key, translate.TransportTCP, 80)
 	if !ok || low.Port() != 10080 {
 		t.Errorf("port 80, which may not be bound, became %v, %v; want 10080", low, ok)
 	}
 	// The stand-in of 80 does not take the place of a port of the same number.
-	high, ok := b.Frontend(p, key, 10080)
+	high, ok := b.Frontend(p, key, translate.TransportTCP, 10080)
 	if !ok || high.Addr() != low.Addr() || high.Port() == low.Port() {
 		t.Errorf("port 10080 is at %v, port 80 at %v", high, low)
 	}
-	if again, _ := b.Frontend(p, key, 80); again != low {
+	if again, _ := b.Frontend(p, key, translate.TransportTCP, 80); again != low {
 		t.Errorf("port 80 moved from %v to %v", low, again)
+	}
+	// The other transport is another socket of the same address.
+	if udp, ok := b.Frontend(p, key, translate.TransportUDP, 80); !ok || udp != low {
+		t.Errorf("port 80 of TCP is at %v, of UDP at %v", low, udp)
 	}
 	other := key
 	other.Name = "checkout"
-	if at, _ := b.Frontend(p, other, 8080); at.Addr() == low.Addr() {
+	if at, _ := b.Frontend(p, other, translate.TransportTCP, 8080); at.Addr() == low.Addr() {
 		t.Errorf("two frontends share the address %v", at)
 	}
-	if _, ok := b.Frontend(p, key, 0); ok {
+	if _, ok := b.Frontend(p, key, translate.TransportTCP, 0); ok {
 		t.Error("port 0 was bound")
 	}
 
@@ -55,7 +59,7 @@ func TestBindings(t *testing.T) {
 	}
 	defer l.Close()
 	taken := l.Addr().(*net.TCPAddr).Port
-	if at, ok := b.Gateway(p, int32(taken)); ok && int(at.Port()) == taken {
+	if at, ok := b.Gateway(p, translate.TransportTCP, int32(taken)); ok && int(at.Port()) == taken {
 		t.Errorf("the taken port %d was bound", taken)
 	}
 }
