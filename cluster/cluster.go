@@ -60,20 +60,32 @@ type Kind string
 
 // The kinds that a cluster's State may hold. A Source drops all others.
 const (
-	KindNamespace      Kind = "Namespace"      // *corev1.Namespace, name and labels
-	KindService        Kind = "Service"        // *corev1.Service
-	KindServiceExport  Kind = "ServiceExport"  // *mcsv1beta1.ServiceExport
-	KindEndpointSlice  Kind = "EndpointSlice"  // *cluster.EndpointSlice
-	KindSecret         Kind = "Secret"         // *corev1.Secret, never published
-	KindConfigMap      Kind = "ConfigMap"      // *corev1.ConfigMap, never published
-	KindGatewayClass   Kind = "GatewayClass"   // *gatewayv1.GatewayClass, never published
-	KindGateway        Kind = "Gateway"        // *gatewayv1.Gateway
-	KindHTTPRoute      Kind = "HTTPRoute"      // *gatewayv1.HTTPRoute
-	KindReferenceGrant Kind = "ReferenceGrant" // *gatewayv1beta1.ReferenceGrant
+	KindNamespace        Kind = "Namespace"        // *corev1.Namespace, name and labels
+	KindService          Kind = "Service"          // *corev1.Service
+	KindServiceExport    Kind = "ServiceExport"    // *mcsv1beta1.ServiceExport
+	KindEndpointSlice    Kind = "EndpointSlice"    // *cluster.EndpointSlice
+	KindSecret           Kind = "Secret"           // *corev1.Secret, never published
+	KindConfigMap        Kind = "ConfigMap"        // *corev1.ConfigMap; of other clusters only ca.crt, where a published BackendTLSPolicy names it
+	KindGatewayClass     Kind = "GatewayClass"     // *gatewayv1.GatewayClass, never published
+	KindGateway          Kind = "Gateway"          // *gatewayv1.Gateway
+	KindListenerSet      Kind = "ListenerSet"      // *gatewayv1.ListenerSet
+	KindHTTPRoute        Kind = "HTTPRoute"        // *gatewayv1.HTTPRoute
+	KindGRPCRoute        Kind = "GRPCRoute"        // *gatewayv1.GRPCRoute
+	KindTLSRoute         Kind = "TLSRoute"         // *gatewayv1.TLSRoute
+	KindTCPRoute         Kind = "TCPRoute"         // *gatewayv1.TCPRoute
+	KindUDPRoute         Kind = "UDPRoute"         // *gatewayv1.UDPRoute
+	KindBackendTLSPolicy Kind = "BackendTLSPolicy" // *gatewayv1.BackendTLSPolicy; published if it targets an exported Service
+	KindReferenceGrant   Kind = "ReferenceGrant"   // *gatewayv1beta1.ReferenceGrant
 )
 
 // Kinds lists every Kind above in a fixed order.
-var Kinds = []Kind{KindNamespace, KindService, KindServiceExport, KindEndpointSlice, KindSecret, KindConfigMap, KindGatewayClass, KindGateway, KindHTTPRoute, KindReferenceGrant}
+var Kinds = []Kind{
+	KindNamespace, KindService, KindServiceExport, KindEndpointSlice, KindSecret, KindConfigMap, KindGatewayClass, KindGateway, KindListenerSet,
+	KindHTTPRoute, KindGRPCRoute, KindTLSRoute, KindTCPRoute, KindUDPRoute, KindBackendTLSPolicy, KindReferenceGrant,
+}
+
+// RouteKinds lists the kinds of routes in a fixed order.
+var RouteKinds = []Kind{KindHTTPRoute, KindGRPCRoute, KindTLSRoute, KindTCPRoute, KindUDPRoute}
 
 // KindServiceImport names the derived kind that no source delivers: imports are
 // the resolver's result (KEP-1645).

@@ -36,7 +36,7 @@ type Builder struct {
 func NewBuilder() *Builder {
 	return &Builder{cur: &Snapshot{
 		objects: iradix.New[*cluster.Object](),
-		parents: iradix.New[*cluster.Object](),
+		targets: iradix.New[*cluster.Object](),
 		slices:  iradix.New[*cluster.Object](),
 	}}
 }
@@ -50,7 +50,7 @@ type Edit struct {
 	revision int64
 	clusters []Cluster
 	objects  *iradix.Txn[*cluster.Object]
-	parents  *iradix.Txn[*cluster.Object]
+	targets  *iradix.Txn[*cluster.Object]
 	slices   *iradix.Txn[*cluster.Object]
 	trust    map[string][][]byte
 	changed  ChangeSet
@@ -60,7 +60,7 @@ type Edit struct {
 // Edit begins a new Snapshot. Nothing is visible before Commit.
 func (b *Builder) Edit() *Edit {
 	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, trust: b.cur.trust, changed: ChangeSet{},
-		objects: b.cur.objects.Txn(), parents: b.cur.parents.Txn(), slices: b.cur.slices.Txn()}
+		objects: b.cur.objects.Txn(), targets: b.cur.targets.Txn(), slices: b.cur.slices.Txn()}
 }
 
 // Apply puts or removes one object. An object equal to the one that is there
@@ -168,13 +168,13 @@ func (e *Edit) Changed() bool {
 // differs from the one before. The Edit is spent.
 func (e *Edit) Commit() (*Snapshot, ChangeSet) {
 	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust,
-		objects: e.objects.Commit(), parents: e.parents.Commit(), slices: e.slices.Commit()}
+		objects: e.objects.Commit(), targets: e.targets.Commit(), slices: e.slices.Commit()}
 	return e.b.cur, e.changed
 }
 
 func (e *Edit) index(o *cluster.Object) {
-	for _, k := range parentKeys(o) {
-		e.parents.Insert([]byte(string(k)+primaryKey(o)), o)
+	for _, k := range targetKeys(o) {
+		e.targets.Insert([]byte(string(k)+primaryKey(o)), o)
 	}
 	if s, ok := o.Value.(*cluster.EndpointSlice); ok {
 		e.slices.Insert([]byte(string(KeySlices(o.Namespace, s.Service, o.Cluster))+o.Name), o)
@@ -182,8 +182,8 @@ func (e *Edit) index(o *cluster.Object) {
 }
 
 func (e *Edit) unindex(o *cluster.Object) {
-	for _, k := range parentKeys(o) {
-		e.parents.Delete([]byte(string(k) + primaryKey(o)))
+	for _, k := range targetKeys(o) {
+		e.targets.Delete([]byte(string(k) + primaryKey(o)))
 	}
 	if s, ok := o.Value.(*cluster.EndpointSlice); ok {
 		e.slices.Delete([]byte(string(KeySlices(o.Namespace, s.Service, o.Cluster)) + o.Name))
@@ -198,60 +198,94 @@ func (e *Edit) touch(o *cluster.Object) {
 	}
 	e.changed[KeyNamed(o.Kind, o.Namespace, o.Name)] = struct{}{}
 	e.changed[KeyNamespace(o.Kind, o.Namespace)] = struct{}{}
-	for _, k := range parentKeys(o) {
+	for _, k := range targetKeys(o) {
 		e.changed[k] = struct{}{}
 	}
 }
 
-// ParentRefs lists the parentRefs of a route object, nil for other kinds.
+// ParentRefs lists the parentRefs of a route, or the one of a ListenerSet, nil for
+// other kinds.
 func ParentRefs(o *cluster.Object) []gatewayv1.ParentReference {
 	switch v := o.Value.(type) {
 	case *gatewayv1.HTTPRoute:
 		return v.Spec.ParentRefs
+	case *gatewayv1.GRPCRoute:
+		return v.Spec.ParentRefs
+	case *gatewayv1.TLSRoute:
+		return v.Spec.ParentRefs
+	case *gatewayv1.TCPRoute:
+		return v.Spec.ParentRefs
+	case *gatewayv1.UDPRoute:
+		return v.Spec.ParentRefs
+	case *gatewayv1.ListenerSet:
+		p := v.Spec.ParentRef
+		return []gatewayv1.ParentReference{{Group: p.Group, Kind: p.Kind, Name: p.Name, Namespace: p.Namespace}}
 	}
 	return nil
 }
 
-func parentKeys(o *cluster.Object) []Key {
-	refs := ParentRefs(o)
-	if len(refs) == 0 {
-		return nil
-	}
-	seen := make(map[Key]bool, len(refs))
+// targetKeys lists the sets of other objects' users to which an object belongs.
+func targetKeys(o *cluster.Object) []Key {
 	var out []Key
-	for _, r := range refs {
+	add := func(k Key, ns, name string) {
+		// A name with a separator in it is nobody's: nothing could ask for it.
+		if !strings.Contains(ns+name, sep) && !slices.Contains(out, k) {
+			out = append(out, k)
+		}
+	}
+	for _, r := range ParentRefs(o) {
 		kind, ns := ParentKind(r), o.Namespace
 		if r.Namespace != nil {
 			ns = string(*r.Namespace)
 		}
-		if kind == "" || strings.Contains(ns+string(r.Name), sep) {
-			continue // nothing could ask for it
+		switch {
+		case o.Kind != cluster.KindListenerSet && kind != "":
+			add(KeyParent(kind, ns, string(r.Name)), ns, string(r.Name))
+		case kind == cluster.KindGateway:
+			add(KeyListenerSets(ns, string(r.Name)), ns, string(r.Name))
 		}
-		k := KeyParent(kind, ns, string(r.Name))
-		if !seen[k] {
-			seen[k] = true
-			out = append(out, k)
+	}
+	if p, ok := o.Value.(*gatewayv1.BackendTLSPolicy); ok {
+		for _, t := range p.Spec.TargetRefs {
+			if kind := TargetKind(t); kind != "" {
+				add(KeyPolicies(kind, o.Namespace, string(t.Name)), o.Namespace, string(t.Name))
+			}
 		}
 	}
 	return out
 }
 
-// ParentKind tells which kind a parentRef means: Gateway, Service,
+// ParentKind tells which kind a parentRef means: Gateway, ListenerSet, Service,
 // ServiceImport, or "" for a kind that is not ours.
 func ParentKind(r gatewayv1.ParentReference) cluster.Kind {
-	group, kind := "gateway.networking.k8s.io", "Gateway"
+	group, kind := gatewayv1.GroupName, string(cluster.KindGateway)
 	if r.Group != nil {
 		group = string(*r.Group)
 	}
 	if r.Kind != nil {
 		kind = string(*r.Kind)
 	}
+	if group == gatewayv1.GroupName {
+		switch k := cluster.Kind(kind); k {
+		case cluster.KindGateway, cluster.KindListenerSet:
+			return k
+		}
+		return ""
+	}
+	return backendKind(group, kind)
+}
+
+// TargetKind tells which kind a policy's targetRef means: Service, ServiceImport,
+// or "" for a kind that is not ours.
+func TargetKind(r gatewayv1.LocalPolicyTargetReferenceWithSectionName) cluster.Kind {
+	return backendKind(string(r.Group), string(r.Kind))
+}
+
+func backendKind(group, kind string) cluster.Kind {
 	switch {
-	case group == "gateway.networking.k8s.io" && kind == "Gateway":
-		return cluster.KindGateway
-	case group == "" && kind == "Service":
+	case group == "" && kind == string(cluster.KindService):
 		return cluster.KindService
-	case group == "multicluster.x-k8s.io" && kind == "ServiceImport":
+	case group == "multicluster.x-k8s.io" && kind == string(cluster.KindServiceImport):
 		return cluster.KindServiceImport
 	}
 	return ""
@@ -283,6 +317,18 @@ func fits(o *cluster.Object) error {
 		_, ok = o.Value.(*gatewayv1.Gateway)
 	case cluster.KindHTTPRoute:
 		_, ok = o.Value.(*gatewayv1.HTTPRoute)
+	case cluster.KindGRPCRoute:
+		_, ok = o.Value.(*gatewayv1.GRPCRoute)
+	case cluster.KindTLSRoute:
+		_, ok = o.Value.(*gatewayv1.TLSRoute)
+	case cluster.KindTCPRoute:
+		_, ok = o.Value.(*gatewayv1.TCPRoute)
+	case cluster.KindUDPRoute:
+		_, ok = o.Value.(*gatewayv1.UDPRoute)
+	case cluster.KindListenerSet:
+		_, ok = o.Value.(*gatewayv1.ListenerSet)
+	case cluster.KindBackendTLSPolicy:
+		_, ok = o.Value.(*gatewayv1.BackendTLSPolicy)
 	case cluster.KindReferenceGrant:
 		_, ok = o.Value.(*gatewayv1beta1.ReferenceGrant)
 	}

@@ -181,7 +181,7 @@ func sets(s *Snapshot) map[Key]string {
 			}
 			add(KeyNamed(kind, o.Namespace, o.Name), o)
 			add(KeyNamespace(kind, o.Namespace), o)
-			for _, k := range parentKeys(o) {
+			for _, k := range targetKeys(o) {
 				add(k, o)
 			}
 		}

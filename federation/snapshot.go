@@ -46,7 +46,7 @@ type Snapshot struct {
 
 	clusters []Cluster // sorted by ID
 	objects  *iradix.Tree[*cluster.Object]
-	parents  *iradix.Tree[*cluster.Object] // routes by parentRef
+	targets  *iradix.Tree[*cluster.Object] // routes and ListenerSets by parentRef, policies by targetRef
 	slices   *iradix.Tree[*cluster.Object] // EndpointSlices by Service
 	trust    map[string][][]byte           // authorities by trust domain
 }
@@ -71,9 +71,20 @@ func KeyNamespace(kind cluster.Kind, namespace string) Key {
 }
 
 // KeyParent is the set of routes that name a parent of that kind and name
-// (kind Service, ServiceImport or Gateway).
+// (kind Service, ServiceImport, Gateway or ListenerSet).
 func KeyParent(kind cluster.Kind, namespace, name string) Key {
 	return Key("parent" + sep + string(kind) + sep + namespace + sep + name + sep)
+}
+
+// KeyListenerSets is the set of ListenerSets that name a Gateway as their parent.
+func KeyListenerSets(namespace, gateway string) Key {
+	return Key("listeners" + sep + namespace + sep + gateway + sep)
+}
+
+// KeyPolicies is the set of BackendTLSPolicies that name a target of that kind
+// and name (kind Service or ServiceImport).
+func KeyPolicies(kind cluster.Kind, namespace, name string) Key {
+	return Key("policies" + sep + string(kind) + sep + namespace + sep + name + sep)
 }
 
 // KeySlices is the set of EndpointSlices of a Service in one cluster.
@@ -135,7 +146,22 @@ func (s *Snapshot) OfKind(kind cluster.Kind) []*cluster.Object {
 // order (kind, namespace, name, cluster). Whether the parentRef's section and
 // port fit is for the caller to judge.
 func (s *Snapshot) RoutesOf(parent cluster.Kind, namespace, name string) []*cluster.Object {
-	return collect(s.parents, string(KeyParent(parent, namespace, name)))
+	return collect(s.targets, string(KeyParent(parent, namespace, name)))
+}
+
+// ListenerSetsOf lists the ListenerSets of all clusters that name this Gateway as
+// their parent, sorted by namespace, name, cluster. Whether the Gateway takes
+// them is for the caller to judge.
+func (s *Snapshot) ListenerSetsOf(namespace, gateway string) []*cluster.Object {
+	return collect(s.targets, string(KeyListenerSets(namespace, gateway)))
+}
+
+// PoliciesOf lists the BackendTLSPolicies of all clusters that name this Service or
+// ServiceImport as a target, sorted by name, cluster: they are in the target's
+// namespace. Whether the targetRef's section fits, and which of several counts, is
+// for the caller to judge.
+func (s *Snapshot) PoliciesOf(target cluster.Kind, namespace, name string) []*cluster.Object {
+	return collect(s.targets, string(KeyPolicies(target, namespace, name)))
 }
 
 // SlicesOf lists the EndpointSlices of a Service in one cluster, sorted by name.

@@ -27,6 +27,42 @@ func readHTTPRoute(r *reader, d *document) (any, *metav1.ObjectMeta) {
 	return &o, &o.ObjectMeta
 }
 
+func readGRPCRoute(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.GRPCRoute
+	r.custom(d, "grpcroutes", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
+func readTLSRoute(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.TLSRoute
+	r.custom(d, "tlsroutes", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
+func readTCPRoute(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.TCPRoute
+	r.custom(d, "tcproutes", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
+func readUDPRoute(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.UDPRoute
+	r.custom(d, "udproutes", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
+func readListenerSet(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.ListenerSet
+	r.custom(d, "listenersets", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
+func readBackendTLSPolicy(r *reader, d *document) (any, *metav1.ObjectMeta) {
+	var o gatewayv1.BackendTLSPolicy
+	r.custom(d, "backendtlspolicies", "v1", &o, &o.TypeMeta, &o.ObjectMeta)
+	return &o, &o.ObjectMeta
+}
+
 func readReferenceGrant(r *reader, d *document) (any, *metav1.ObjectMeta) {
 	var o gatewayv1beta1.ReferenceGrant
 	r.custom(d, "referencegrants", "v1beta1", &o, &o.TypeMeta, &o.ObjectMeta)
@@ -41,7 +77,10 @@ func readServiceExport(r *reader, d *document) (any, *metav1.ObjectMeta) {
 
 // custom reads an object that a CustomResourceDefinition defines. All versions
 // of the kinds here have the same fields, so the version that is delivered
-// takes any of them.
+// takes any of them. Each version is judged by its own rules, as an API server
+// does: those of an older one may allow more (up to 16 rules in a TCPRoute or
+// UDPRoute of v1alpha2, a TLSRoute of v1alpha2 without hostnames), so whoever
+// reads the object must not rely on the rules of the newest.
 func (r *reader) custom(d *document, plural, delivered string, into any, tm *metav1.TypeMeta, om *metav1.ObjectMeta) {
 	s, err := r.schemas.of(plural, d.version)
 	if err != nil {

@@ -18,6 +18,7 @@ type kindReader struct {
 
 const (
 	groupGateway      = "gateway.networking.k8s.io"
+	groupExperimental = "gateway.networking.x-k8s.io"
 	groupMultiCluster = "multicluster.x-k8s.io"
 )
 
@@ -31,7 +32,13 @@ var kinds = map[groupKind]kindReader{
 	{"discovery.k8s.io", "EndpointSlice"}: {true, []string{"v1"}, readEndpointSlice},
 	{groupGateway, "GatewayClass"}:        {false, []string{"v1", "v1beta1"}, readGatewayClass},
 	{groupGateway, "Gateway"}:             {true, []string{"v1", "v1beta1"}, readGateway},
+	{groupGateway, "ListenerSet"}:         {true, []string{"v1"}, readListenerSet},
 	{groupGateway, "HTTPRoute"}:           {true, []string{"v1", "v1beta1"}, readHTTPRoute},
+	{groupGateway, "GRPCRoute"}:           {true, []string{"v1"}, readGRPCRoute},
+	{groupGateway, "TLSRoute"}:            {true, []string{"v1", "v1alpha3", "v1alpha2"}, readTLSRoute},
+	{groupGateway, "TCPRoute"}:            {true, []string{"v1", "v1alpha2"}, readTCPRoute},
+	{groupGateway, "UDPRoute"}:            {true, []string{"v1", "v1alpha2"}, readUDPRoute},
+	{groupGateway, "BackendTLSPolicy"}:    {true, []string{"v1", "v1alpha3"}, readBackendTLSPolicy},
 	{groupGateway, "ReferenceGrant"}:      {true, []string{"v1", "v1beta1"}, readReferenceGrant},
 	{groupMultiCluster, "ServiceExport"}:  {true, []string{"v1beta1", "v1alpha1"}, readServiceExport},
 }
@@ -70,13 +77,11 @@ var otherKinds = map[string]string{
 // knownUnsupported are kinds of our own field that a person would expect to
 // take effect.
 var knownUnsupported = map[groupKind]string{
-	{groupGateway, "GRPCRoute"}:          "GRPCRoute is not supported yet and is left out: use an HTTPRoute, which gRPC over HTTP/2 follows too",
-	{groupGateway, "TCPRoute"}:           "TCPRoute is not supported yet and is left out",
-	{groupGateway, "TLSRoute"}:           "TLSRoute is not supported yet and is left out",
-	{groupGateway, "UDPRoute"}:           "UDPRoute is not supported yet and is left out",
-	{groupGateway, "BackendTLSPolicy"}:   "BackendTLSPolicy is not supported yet and is left out",
-	{groupGateway, "ListenerSet"}:        "ListenerSet is not supported yet and is left out",
-	{groupMultiCluster, "ServiceImport"}: "a ServiceImport is derived from the ServiceExports of all clusters and can't be given: write a ServiceExport and a Service of its name instead",
+	{groupExperimental, "XListenerSet"}:          "XListenerSet is left out: Gateway API has made it ListenerSet of gateway.networking.k8s.io/v1, with the same fields; change apiVersion and kind",
+	{groupExperimental, "XBackendTrafficPolicy"}: "XBackendTrafficPolicy is an experiment of Gateway API that Causeway does not follow, and is left out: retries are given in the rules of an HTTPRoute, session persistence in those of an HTTPRoute or GRPCRoute",
+	{groupExperimental, "XMesh"}:                 "XMesh is an experiment of Gateway API that Causeway does not follow, and is left out: it needs no object of its own",
+	{groupExperimental, "XBackend"}:              "XBackend is an experiment of Gateway API that Causeway does not follow, and is left out: give a Service as the backend",
+	{groupMultiCluster, "ServiceImport"}:         "a ServiceImport is derived from the ServiceExports of all clusters and can't be given: write a ServiceExport and a Service of its name instead",
 }
 
 // unhandled says why a kind that isn't read needs a person's attention; empty

@@ -143,7 +143,7 @@ func (r *Result) Update(snap *federation.Snapshot, changed federation.ChangeSet)
 }
 
 // seedKinds are the kinds whose objects bring units into being.
-var seedKinds = []cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindGateway, cluster.KindGatewayClass}
+var seedKinds = append([]cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindGateway, cluster.KindGatewayClass}, cluster.RouteKinds...)
 
 func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	switch kind {
@@ -154,7 +154,7 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 			{class: unitImport, namespace: ns, name: name},
 			{class: unitFrontend, kind: cluster.KindServiceImport, namespace: ns, name: name},
 		}
-	case cluster.KindHTTPRoute:
+	case cluster.KindHTTPRoute, cluster.KindGRPCRoute, cluster.KindTLSRoute, cluster.KindTCPRoute, cluster.KindUDPRoute:
 		return []unit{{class: unitRoute, kind: kind, namespace: ns, name: name}}
 	case cluster.KindGateway:
 		return []unit{{class: unitGateway, namespace: ns, name: name}}

@@ -54,6 +54,16 @@ func (r *reader) routesOf(parent cluster.Kind, ns, name string) []*cluster.Objec
 	return r.snap.RoutesOf(parent, ns, name)
 }
 
+func (r *reader) listenerSetsOf(ns, gateway string) []*cluster.Object {
+	r.note(federation.KeyListenerSets(ns, gateway))
+	return r.snap.ListenerSetsOf(ns, gateway)
+}
+
+func (r *reader) policiesOf(target cluster.Kind, ns, name string) []*cluster.Object {
+	r.note(federation.KeyPolicies(target, ns, name))
+	return r.snap.PoliciesOf(target, ns, name)
+}
+
 func (r *reader) slicesOf(id cluster.ID, ns, service string) []*cluster.Object {
 	r.note(federation.KeySlices(ns, service, id))
 	return r.snap.SlicesOf(id, ns, service)

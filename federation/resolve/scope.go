@@ -17,7 +17,7 @@ import (
 // Crosses reports whether an object of the cluster `o.Cluster` concerns other
 // clusters, as that cluster sees it: whether its agent publishes it, and whether
 // the copy takes part when others look for the one to follow. It answers for
-// routes and Gateways.
+// routes, Gateways and ListenerSets, which go where their Gateway goes.
 func Crosses(snap *federation.Snapshot, o *cluster.Object) bool {
 	return newReader(o.Cluster, snap).crosses(o)
 }
@@ -29,6 +29,7 @@ func (r *reader) crosses(o *cluster.Object) bool {
 	if staysHome(o) {
 		return false
 	}
+	// A ListenerSet's parent is a Gateway or nothing, hence no loops.
 	for _, ref := range federation.ParentRefs(o) {
 		ns := parentNamespace(o, ref)
 		switch federation.ParentKind(ref) {
@@ -40,6 +41,10 @@ func (r *reader) crosses(o *cluster.Object) bool {
 			}
 		case cluster.KindGateway:
 			if g := r.followedGateway(o.Cluster, ns, string(ref.Name)); g != nil && r.crosses(g) {
+				return true
+			}
+		case cluster.KindListenerSet:
+			if s := r.follow(o.Cluster, r.named(cluster.KindListenerSet, ns, string(ref.Name))); s != nil && r.crosses(s) {
 				return true
 			}
 		}
@@ -150,9 +155,27 @@ func sameRoute(a, b *cluster.Object) bool {
 	if a == b {
 		return true
 	}
-	x, ok1 := a.Value.(*gatewayv1.HTTPRoute)
-	y, ok2 := b.Value.(*gatewayv1.HTTPRoute)
-	return ok1 && ok2 && reflect.DeepEqual(x.Spec, y.Spec)
+	x, y := specOf(a), specOf(b)
+	return x != nil && y != nil && reflect.DeepEqual(x, y)
+}
+
+// specOf points to the spec of a route or ListenerSet, nil for other kinds.
+func specOf(o *cluster.Object) any {
+	switch v := o.Value.(type) {
+	case *gatewayv1.HTTPRoute:
+		return &v.Spec
+	case *gatewayv1.GRPCRoute:
+		return &v.Spec
+	case *gatewayv1.TLSRoute:
+		return &v.Spec
+	case *gatewayv1.TCPRoute:
+		return &v.Spec
+	case *gatewayv1.UDPRoute:
+		return &v.Spec
+	case *gatewayv1.ListenerSet:
+		return &v.Spec
+	}
+	return nil
 }
 
 // runsHere tells whether a followed Gateway is to be run in this cluster: always

@@ -19,4 +19,6 @@ import "embed"
 var Files embed.FS
 
 // Plurals lists the files of Files without their ending, in a fixed order.
-var Plurals = []string{"gatewayclasses", "gateways", "httproutes", "referencegrants"}
+var Plurals = []string{
+	"backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes",
+}
