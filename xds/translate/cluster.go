@@ -45,6 +45,7 @@ func edsCluster(name, endpoints string) *clusterv3.Cluster {
 		ConnectTimeout:       dur(connectTimeout),
 		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
 		CircuitBreakers:      noBreakers(),
+		OutlierDetection:     outliers(false),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Weights and health move traffic between clusters: not a second later.
 			UpdateMergeWindow: dur(0),
@@ -74,6 +75,7 @@ func noBreakers() *clusterv3.CircuitBreakers {
 func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
 	name := b.Key.String()
 	c := edsCluster(name, name)
+	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	// What is opaque to sidecars may still be the backend of an HTTPRoute.
 	speaks := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},

@@ -8,7 +8,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	echov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -67,14 +66,7 @@ func connectionManager(h hop, routes string, opts Options) *anypb.Any {
 			RouteConfigName: routes,
 			ConfigSource:    ads(),
 		}},
-		HttpFilters: []*hcmv3.HttpFilter{{
-			Name: nameRouter,
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{
-				// Envoy's own headers would tell backends and clients how
-				// requests travelled; and twice, where they chain.
-				SuppressEnvoyHeaders: true,
-			})},
-		}},
+		HttpFilters: httpFilters(),
 		// Nobody is internal: x-envoy-* headers that a client sends must not
 		// change retries and timeouts.
 		InternalAddressConfig:        &hcmv3.HttpConnectionManager_InternalAddressConfig{},

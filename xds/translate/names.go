@@ -34,7 +34,6 @@ const (
 	prefixGateway   = "gateway/"
 	infixFrom       = "/from/"
 	nameNoCluster   = "none" // the cluster that there never is
-	nameRouter      = "envoy.filters.http.router"
 	namePlainRoute  = "plain"
 	metaCauseway    = "causeway"
 	metaSocketMatch = "envoy.transport_socket_match"
