@@ -100,6 +100,9 @@ func backendUnit(r *reader, key BackendKey) output {
 		}
 		add(id, nil)
 	}
+	if key.HTTP2 {
+		b.Config.AppProtocol = AppH2C
+	}
 	b.Groups = r.group(shares, even, weighted)
 	return output{backend: b}
 }

@@ -271,12 +271,23 @@ func protocolOf(p corev1.Protocol) string {
 	return string(p)
 }
 
-// appProtocol reads what a port speaks: appProtocol if it is there, else the
+// appProtocol reads what a port speaks (KEP-3726): appProtocol if it is there, else the
 // port's name up to the first '-'.
 func appProtocol(p corev1.ServicePort) AppProtocol {
 	var said string
 	if p.AppProtocol != nil {
 		said = strings.ToLower(*p.AppProtocol)
+		switch said {
+		case "https", "kubernetes.io/wss", "wss":
+			return AppHTTPS
+		case "ws", "kubernetes.io/ws":
+			return AppWS
+		case "kubernetes.io/h2c":
+			return AppH2C
+		}
+		if strings.HasPrefix(said, "kubernetes.io/") {
+			return AppReserved
+		}
 	} else {
 		said, _, _ = strings.Cut(strings.ToLower(p.Name), "-")
 		if strings.HasPrefix(strings.ToLower(p.Name), "grpc-web") {
@@ -284,9 +295,9 @@ func appProtocol(p corev1.ServicePort) AppProtocol {
 		}
 	}
 	switch said {
-	case "http", "kubernetes.io/ws", "ws", "grpc-web":
+	case "http", "ws", "grpc-web":
 		return AppHTTP
-	case "http2", "h2c", "grpc", "kubernetes.io/h2c":
+	case "http2", "h2c", "grpc":
 		return AppH2C
 	}
 	return AppTCP

@@ -213,7 +213,7 @@ func (r *reader) govern(p *FrontendPort, binds []binding) {
 		}
 	}
 	sort.Slice(p.Consumers, func(i, j int) bool { return p.Consumers[i].Namespace < p.Consumers[j].Namespace })
-	if len(groups) > 0 && p.AppProtocol == AppTCP {
+	if len(groups) > 0 && !p.AppProtocol.HTTP() {
 		p.AppProtocol = AppHTTP
 	}
 }

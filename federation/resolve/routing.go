@@ -53,10 +53,18 @@ type AppProtocol string
 
 // The application protocols that matter to Envoy.
 const (
-	AppTCP  AppProtocol = ""     // not said: opaque
-	AppHTTP AppProtocol = "http" // HTTP/1.1, WebSocket included
-	AppH2C  AppProtocol = "h2c"  // HTTP/2 with prior knowledge; gRPC
+	AppTCP   AppProtocol = ""      // not said, or nothing that we know: opaque
+	AppHTTP  AppProtocol = "http"  // HTTP/1.1, WebSocket included
+	AppH2C   AppProtocol = "h2c"   // HTTP/2 with prior knowledge; gRPC
+	AppWS    AppProtocol = "ws"    // HTTP/1.1 for WebSocket
+	AppHTTPS AppProtocol = "https" // TLS, WebSocket over TLS included: opaque, but for routes with a BackendTLSPolicy
+	// AppReserved is a name of KEP-3726's prefix kubernetes.io/ that we don't
+	// know: opaque, and no HTTPRoute or GRPCRoute can use it as a backend.
+	AppReserved AppProtocol = "reserved"
 )
+
+// HTTP reports whether requests can be told apart on the port without TLS.
+func (a AppProtocol) HTTP() bool { return a == AppHTTP || a == AppH2C || a == AppWS }
 
 // FrontendPort is one port of a frontend. On one port only one kind of route
 // governs (DESIGN section 3: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute, in this
@@ -129,7 +137,8 @@ type Rule struct {
 	Filters    Filters
 	Redirect   *Redirect // answers the request itself; Backends is empty then
 	Backends   []WeightedBackend
-	// Invalid, if not empty, says why every request of the rule gets 500.
+	// Invalid, if not empty, says why every request of the rule gets 500, or for
+	// a GRPCRoute the gRPC status UNAVAILABLE.
 	Invalid string
 	// Retry, if not nil, repeats requests that the backend failed, beside those
 	// that no backend has seen, which are always repeated.
@@ -159,6 +168,16 @@ type Match struct {
 	Method   string // empty: any
 	Headers  []ValueMatch
 	Query    []ValueMatch
+	// GRPC, if not nil, is what a GRPCRoute says of services and methods.
+	// PathType and Path say the same and are enough to match requests.
+	GRPC *GRPCMethod
+}
+
+// GRPCMethod is a GRPCRoute's match of service and method. At least one of them
+// is there; the empty one is any.
+type GRPCMethod struct {
+	Service, Method string
+	Regex           bool
 }
 
 // ValueMatch compares a header or query parameter. Header names are lower case.
@@ -194,21 +213,24 @@ type Filters struct {
 }
 
 // Mirror sends a copy of some requests to another backend, whose answers are
-// dropped. One whose backend can't be used is not in the list.
+// dropped. Copies don't go through producer routes. A mirror whose backend can't
+// be used, or that takes no request, is not in the list.
 type Mirror struct {
 	Backend BackendKey
-	// Numerator of Denominator requests are copied.
+	// Numerator of Denominator requests are copied: at least 1, at most all.
 	Numerator, Denominator uint32
 }
 
 // CORS answers preflight requests and marks responses for browsers (GEP-1767).
-// Lists are sorted and hold each entry once.
+// Lists are in the order of the route and hold each entry once; "*" stands alone
+// but in ExposeHeaders.
 type CORS struct {
 	// AllowOrigins are "*", "scheme://host[:port]", or the same with "*." or "*"
-	// at the beginning of the host.
+	// at the beginning of the host, in lower case and without a port that is the
+	// scheme's own, as browsers send them. Empty: nobody.
 	AllowOrigins     []string
 	AllowCredentials bool
-	AllowMethods     []string // "*" is all
+	AllowMethods     []string // "*" is all; GET, HEAD and POST are always allowed
 	AllowHeaders     []string // "*" is all
 	ExposeHeaders    []string // "*" is all
 	MaxAge           time.Duration
@@ -219,10 +241,13 @@ type CORS struct {
 type ExternalAuth struct {
 	GRPC    bool // Envoy's ext_authz protocol; else HTTP
 	Backend BackendKey
-	Path    string // HTTP: prefix of the path that is asked; may be empty
-	// RequestHeaders are sent to the service beside those that always are;
-	// ResponseHeaders are copied from its answer to the request (HTTP only;
-	// empty: all). Lower case, sorted.
+	// Path is put before the path that is asked (HTTP): empty, or "/x" without a
+	// slash at its end.
+	Path string
+	// RequestHeaders are sent to the service. For HTTP they come beside Host,
+	// method, path, Content-Length and Authorization, which always are; for gRPC
+	// empty means all. ResponseHeaders are copied from its answer to the request
+	// (HTTP; empty: all but Host). Lower case, sorted.
 	RequestHeaders  []string
 	ResponseHeaders []string
 	MaxBody         uint32 // bytes of the body that are sent along, 0 for none
@@ -231,15 +256,17 @@ type ExternalAuth struct {
 // Retry says which requests are repeated, and how often (GEP-1731). Connection
 // errors, resets and timeouts of a try count as well.
 type Retry struct {
-	Codes    []int // sorted; empty: none
-	Attempts int   // repetitions at most, at least 1
-	Backoff  time.Duration
+	Codes []int // sorted; empty: none
+	// Attempts is how often a request is repeated at most. 0: never, not even
+	// one that no backend has seen (Gateway API v1.7).
+	Attempts int
+	Backoff  time.Duration // before the first repetition, more than 0
 }
 
 // Session keeps a client at one endpoint, by a cookie or a header.
 type Session struct {
-	Header bool // else a cookie
-	Name   string
+	Header bool   // else a cookie
+	Name   string // of the cookie or header: the route's, or one made from the route's and rule's names
 	// AbsoluteTimeout ends the session, 0 for never; Permanent makes the cookie
 	// outlive the browser's session for that long.
 	AbsoluteTimeout time.Duration
@@ -261,8 +288,9 @@ type Redirect struct {
 	FullPath   *string
 	PrefixPath *string
 	// Port is the one that the Location names, worked out by the rules of
-	// Gateway API (HTTPRequestRedirectFilter.port) for requests over HTTP; 0
-	// where it names none, because it is the scheme's own.
+	// Gateway API (HTTPRequestRedirectFilter.port) for the port and protocol of
+	// the listener or frontend that the rule is reached by; 0 where it names
+	// none, because it is the scheme's own.
 	Port       int32
 	StatusCode int
 }
@@ -301,14 +329,21 @@ type BackendKey struct {
 	Port      int32      // of the Service or ServiceImport, not the target port
 	Cluster   cluster.ID // BackendShare only
 	Protocol  string     // empty for TCP; UDP, SCTP
+	// HTTP2 is true for what is called by gRPC though its port does not say that
+	// it speaks HTTP/2: the same endpoints, with BackendConfig.AppProtocol AppH2C.
+	HTTP2 bool
 }
 
 // String gives a unique name, fit for messages and resource names:
-// "ServiceImport/ns/name/80", "Share/ns/name/80/west", "Service/ns/dns/53+udp".
+// "ServiceImport/ns/name/80", "Share/ns/name/80/west", "Service/ns/dns/53+udp",
+// "Service/ns/name/80+http2".
 func (b BackendKey) String() string {
 	s := fmt.Sprintf("%s/%s/%s/%d", b.Kind, b.Namespace, b.Name, b.Port)
 	if b.Protocol != "" {
 		s += "+" + strings.ToLower(b.Protocol)
+	}
+	if b.HTTP2 {
+		s += "+http2"
 	}
 	if b.Cluster != "" {
 		s += "/" + string(b.Cluster)

@@ -221,7 +221,7 @@ func (u *unit) makeFrontend(in Input) bool {
 		name := FrontendListenerName(f.Key, p.Port)
 		table, consumer := governing(p, in.Proxy.Namespace)
 		var filter *listenerv3.Filter
-		if table != nil || p.AppProtocol == resolve.AppHTTP || p.AppProtocol == resolve.AppH2C {
+		if table != nil || p.AppProtocol.HTTP() {
 			r := frontendRoutes(in, f, p, consumer)
 			u.addRoutes(r)
 			filter = frontendFilter(in, f, hopSidecar, r.resource.Name)
