@@ -54,7 +54,7 @@ type Edit struct {
 	slices   *iradix.Txn[*cluster.Object]
 	trust    map[string][][]byte
 	changed  ChangeSet
-	reasons  bool // a Health's Reason differs
+	reasons  bool // a Health's Reason or a DrainTarget differs
 }
 
 // Edit begins a new Snapshot. Nothing is visible before Commit.
@@ -105,22 +105,33 @@ func (e *Edit) Get(id cluster.ID, ref cluster.Ref) (*cluster.Object, bool) {
 	return e.objects.Get([]byte(string(KeyNamed(ref.Kind, ref.Namespace, ref.Name)) + string(id)))
 }
 
-// SetCluster adds a cluster or replaces its Meta and Health. A Health that
-// differs in its Reason alone is taken without a Key in the ChangeSet.
+// SetCluster adds a cluster or replaces what is known of it. A cluster that
+// differs in its Health's Reason or its DrainTarget alone is taken without a Key
+// in the ChangeSet.
 func (e *Edit) SetCluster(c Cluster) {
 	i := sort.Search(len(e.clusters), func(i int) bool { return e.clusters[i].ID >= c.ID })
 	if i == len(e.clusters) || e.clusters[i].ID != c.ID {
 		e.clusters = slices.Insert(slices.Clone(e.clusters), i, c)
 		e.changed[KeyClusters] = struct{}{}
+		if c.Drained != 0 {
+			e.changed[KeyDrained(c.ID)] = struct{}{}
+		}
 		return
 	}
 	old := e.clusters[i]
-	if !old.Meta.Equal(c.Meta) || old.Health.Liveness != c.Health.Liveness {
-		e.changed[KeyClusters] = struct{}{}
-	} else if old.Health.Reason == c.Health.Reason {
+	known := !old.Meta.Equal(c.Meta) || old.Health.Liveness != c.Health.Liveness
+	drained := old.Drained != c.Drained
+	reasons := old.Health.Reason != c.Health.Reason || old.DrainTarget != c.DrainTarget
+	if !known && !drained && !reasons {
 		return
 	}
-	e.reasons = e.reasons || old.Health.Reason != c.Health.Reason
+	if known {
+		e.changed[KeyClusters] = struct{}{}
+	}
+	if drained {
+		e.changed[KeyDrained(c.ID)] = struct{}{}
+	}
+	e.reasons = e.reasons || reasons
 	e.clusters = slices.Clone(e.clusters)
 	e.clusters[i] = c
 }
@@ -131,6 +142,9 @@ func (e *Edit) RemoveCluster(id cluster.ID) {
 		if c.ID == id {
 			e.clusters = slices.Delete(slices.Clone(e.clusters), i, i+1)
 			e.changed[KeyClusters] = struct{}{}
+			if c.Drained != 0 {
+				e.changed[KeyDrained(id)] = struct{}{}
+			}
 			return
 		}
 	}

@@ -61,8 +61,11 @@ type LoopConfig struct {
 // Loop owns the Builder of a running agent or hub: it follows the local source
 // and the store, and publishes a Snapshot for what they say together.
 //
-//   - The first change goes out at once; there is no timer. Changes are batched
+//   - The first change goes out at once; no timer delays it. Changes are batched
 //     only while OnSnapshot runs.
+//   - A drain of a cluster is a record of how its percentage goes. Where it is now
+//     is worked out here, step by step, by this process's clock: whoever wrote the
+//     record need not live on, nor the store be reached.
 //   - The local cluster's objects are those of its source; the store's records of
 //     that cluster only give them their seniority. Other clusters are what they
 //     published. A cluster is part of the clusterset while it has a Meta record;
@@ -312,6 +315,7 @@ func (l *Loop) build(ctx context.Context) error {
 	copied := l.readCopy()
 	grace := time.NewTimer(l.cfg.StoreGrace)
 	defer grace.Stop()
+	var step <-chan time.Time // the next one of a drain
 	synced, listed, patient, started := l.cfg.Local == "", false, true, false
 	changes := ChangeSet{}
 	l.wait(synced, listed)
@@ -330,6 +334,7 @@ func (l *Loop) build(ctx context.Context) error {
 			if !listed {
 				l.cfg.Logger.Warn("the store can't be reached: starting with what is known without it", "copy", copied != nil, "error", l.State().LastError)
 			}
+		case <-step:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -341,7 +346,12 @@ func (l *Loop) build(ctx context.Context) error {
 			copied = nil
 		}
 		began := time.Now()
+		in.now = began
 		out := l.merger.merge(in)
+		step = nil
+		if !out.step.IsZero() {
+			step = time.After(time.Until(out.step)) // what nobody waits for any more is collected
+		}
 		maps.Copy(changes, out.changes)
 		l.note(in, out)
 		if !synced || !listed && patient {

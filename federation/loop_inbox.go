@@ -2,6 +2,7 @@ package federation
 
 import (
 	"sync"
+	"time"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/record"
@@ -19,7 +20,8 @@ type listing struct {
 // the newest state of each key and object that changed after it. Its size is
 // bounded by the number of distinct keys and objects.
 type input struct {
-	seq      uint64 // counts the calls of put
+	now      time.Time // by which drains are judged
+	seq      uint64    // counts the calls of put
 	list     *listing
 	events   map[string]store.Event
 	revision int64 // of the store, 0: nothing new

@@ -3,8 +3,10 @@ package federation
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
@@ -14,8 +16,8 @@ import (
 )
 
 // merger turns inputs into Snapshots. One goroutine owns it; it does no I/O and
-// has no clock. What it has after a number of inputs depends only on what they
-// say together, not on how they were cut.
+// has no clock but what the inputs say. What it has after a number of inputs
+// depends only on what they say together, not on how they were cut.
 type merger struct {
 	local   cluster.ID // empty in a hub
 	builder *Builder
@@ -23,6 +25,7 @@ type merger struct {
 	records  *iradix.Tree[store.KV] // what the store holds, liveness keys included; immutable, shared with the saver
 	revision int64
 	peers    map[cluster.ID]*peer // every cluster with a record
+	drains   map[cluster.ID]record.Drain
 
 	localMeta  cluster.Meta
 	localTrust *record.Trust
@@ -54,6 +57,7 @@ type merged struct {
 	leases   map[cluster.ID]bool
 	problems []cluster.Problem
 	news     []cluster.Problem // those that were not there before
+	step     time.Time         // when a drain goes on by itself; zero: never
 }
 
 // storeState is the store as it was at a revision.
@@ -65,7 +69,7 @@ type storeState struct {
 func newMerger(local cluster.ID) *merger {
 	return &merger{
 		local: local, builder: NewBuilder(), records: iradix.New[store.KV](),
-		peers: map[cluster.ID]*peer{}, problems: newProblems(local),
+		peers: map[cluster.ID]*peer{}, drains: map[cluster.ID]record.Drain{}, problems: newProblems(local),
 	}
 }
 
@@ -75,7 +79,7 @@ func (m *merger) merge(in input) merged {
 	dirty := m.take(in)
 	m.takeLocal(in, e)
 	m.takeRecords(dirty, e)
-	m.settleClusters(e)
+	out.step = m.settleClusters(e, in.now)
 	m.settleTrust(e)
 	e.RestartRevision(m.revision)
 	if e.Changed() {
@@ -186,8 +190,12 @@ func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 		m.problems.clear(key)
 		kv, exists := m.records.Get([]byte(key))
 		k, err := store.ParseKey(key)
-		if err != nil || k.Cluster == "" {
+		if err != nil {
 			m.unusable(kv, exists)
+			continue
+		}
+		if k.Cluster == "" {
+			m.takePolicy(k, kv, exists)
 			continue
 		}
 		id := cluster.ID(k.Cluster)
@@ -233,6 +241,25 @@ func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 func (m *merger) unusable(kv store.KV, exists bool) {
 	if _, err := record.Decode(kv); exists && err != nil {
 		m.problems.failed(kv.Key, err)
+	}
+}
+
+// takePolicy reads what administrators say. A drain that can't be read counts as
+// none, in every process alike.
+func (m *merger) takePolicy(k store.Key, kv store.KV, exists bool) {
+	if id, err := record.DrainOf(k); err == nil {
+		delete(m.drains, id)
+	}
+	if !exists {
+		return
+	}
+	p, err := record.DecodePolicy(kv)
+	var e *record.Error
+	switch {
+	case errors.As(err, &e):
+		m.problems.set(kv.Key, e.Problem()) // the policy is nobody's own: all report it
+	case err == nil:
+		m.drains[p.Cluster] = *p.Drain
 	}
 }
 
@@ -388,10 +415,22 @@ func objectCluster(key string) cluster.ID {
 	return cluster.ID(k.Cluster)
 }
 
-// settleClusters brings Meta and Health of all clusters up to date.
-func (m *merger) settleClusters(e *Edit) {
+// settleClusters brings Meta, Health and drain of all clusters up to date. It
+// gives the moment of the next step of a drain, zero if there is none.
+func (m *merger) settleClusters(e *Edit, now time.Time) (step time.Time) {
+	set := func(c Cluster) {
+		if d, ok := m.drains[c.ID]; ok {
+			var next time.Time
+			c.Drained, next = d.At(now)
+			c.DrainTarget = d.Target
+			if !next.IsZero() && (step.IsZero() || next.Before(step)) {
+				step = next
+			}
+		}
+		e.SetCluster(c)
+	}
 	if m.local != "" {
-		e.SetCluster(Cluster{ID: m.local, Meta: m.localMeta, Health: Health{Liveness: Alive, Reason: "this cluster"}})
+		set(Cluster{ID: m.local, Meta: m.localMeta, Health: Health{Liveness: Alive, Reason: "this cluster"}})
 	}
 	for id, p := range m.peers {
 		if id == m.local {
@@ -404,8 +443,9 @@ func (m *merger) settleClusters(e *Edit) {
 			}
 			continue
 		}
-		e.SetCluster(Cluster{ID: id, Meta: *p.meta, Health: m.healthOf(id, p)})
+		set(Cluster{ID: id, Meta: *p.meta, Health: m.healthOf(id, p)})
 	}
+	return step
 }
 
 func (m *merger) healthOf(id cluster.ID, p *peer) Health {

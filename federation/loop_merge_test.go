@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -26,6 +27,7 @@ type world struct {
 	kvs      map[string]store.KV
 	objects  map[cluster.Ref]*cluster.Object // the local source's
 	meta     cluster.Meta
+	now      time.Time
 }
 
 func (w *world) listing() *listing {
@@ -42,6 +44,18 @@ func (w *world) record() record.Record {
 	if rapid.IntRange(0, 9).Draw(w.T, "garbage") == 0 {
 		tail := rapid.SampledFrom([]string{"services/app/a", "routes/httproute/app/a", "routes/new/app/a", "meta/cluster", "meta/other", "trust/west.x", "strange/a", "endpoints/app/a/a-slice"}).Draw(w.T, "key")
 		return record.Record{Key: store.ClustersPrefix + string(id) + "/" + tail, Value: []byte{0xff}}
+	}
+	if rapid.IntRange(0, 9).Draw(w.T, "policy") == 0 {
+		if rapid.IntRange(0, 2).Draw(w.T, "garbage") == 0 {
+			tail := rapid.SampledFrom([]string{"drain/west", "drain/no.label", "drain", "strange"}).Draw(w.T, "key")
+			return record.Record{Key: store.PolicyPrefix + tail, Value: []byte{0xff}}
+		}
+		r, err := record.EncodeDrain(id, record.Drain{From: 0, Target: rapid.SampledFrom([]int{0, 50, 100}).Draw(w.T, "target"),
+			Started: recordtest.At(rapid.IntRange(0, 60).Draw(w.T, "started")), Over: time.Minute})
+		if err != nil {
+			w.Fatal(err)
+		}
+		return r
 	}
 	var r record.Record
 	var err error
@@ -106,7 +120,7 @@ func (w *world) step() (events []store.Event) {
 func TestMergeEqualsFresh(t *testing.T) {
 	der := recordtest.Authority(t)
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{T: t, der: der, revision: 1, kvs: map[string]store.KV{}, objects: map[cluster.Ref]*cluster.Object{},
+		w := &world{T: t, der: der, revision: 1, kvs: map[string]store.KV{}, objects: map[cluster.Ref]*cluster.Object{}, now: recordtest.At(0),
 			local: rapid.SampledFrom([]cluster.ID{"", "east"}).Draw(t, "local")}
 		m, box := newMerger(w.local), newInbox()
 		box.putList(nil, 1)
@@ -135,16 +149,23 @@ func TestMergeEqualsFresh(t *testing.T) {
 			}
 			if rapid.Bool().Draw(t, "merge") {
 				before := m.builder.Snapshot()
-				out := m.merge(box.take())
+				w.now = w.now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "later")) * time.Second)
+				in := box.take()
+				in.now = w.now
+				out := m.merge(in)
 				checkChanges(t, before, m.builder.Snapshot(), out)
 			}
 		}
-		m.merge(box.take())
+		in := box.take()
+		in.now = w.now
+		step := m.merge(in).step
 
 		fresh := newMerger(w.local)
-		in := newInput(0)
-		in.list, in.revision, in.local, in.meta = w.listing(), w.revision, w.objects, &w.meta
-		fresh.merge(in)
+		in = newInput(0)
+		in.now, in.list, in.revision, in.local, in.meta = w.now, w.listing(), w.revision, w.objects, &w.meta
+		if out := fresh.merge(in); !out.step.Equal(step) {
+			t.Fatalf("the next step is at %s, fresh at %s", step, out.step)
+		}
 		if got, want := describe(m.builder.Snapshot()), describe(fresh.builder.Snapshot()); got != want {
 			t.Fatalf("the history leads to\n%s\na fresh start to\n%s", got, want)
 		}
@@ -188,6 +209,9 @@ func sets(s *Snapshot) map[Key]string {
 	}
 	for _, c := range s.Clusters() {
 		out[KeyClusters] += fmt.Sprintf("%s %+v %s\n", c.ID, c.Meta, c.Health.Liveness)
+		if c.Drained != 0 {
+			out[KeyDrained(c.ID)] = fmt.Sprint(c.Drained)
+		}
 	}
 	for _, td := range slices.Sorted(maps.Keys(s.Trust())) {
 		out[KeyTrust] += fmt.Sprintf("%s %x\n", td, s.Trust()[td])

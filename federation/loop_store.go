@@ -53,7 +53,7 @@ func (l *Loop) listAndWatch(ctx context.Context) (heard bool, err error) {
 	}
 	l.conn.heard(l.cfg.StoreTimeout)
 	l.inbox.putList(records, revision)
-	err = l.cfg.Store.Watch(ctx, store.ClustersPrefix, revision, func(b store.Batch) error {
+	err = l.cfg.Store.Watch(ctx, store.Root, revision, func(b store.Batch) error {
 		heard = true
 		l.conn.heard(l.cfg.StoreTimeout)
 		l.inbox.putBatch(b)
@@ -68,7 +68,7 @@ func (l *Loop) listAndWatch(ctx context.Context) (heard bool, err error) {
 func (l *Loop) list(ctx context.Context) ([]store.KV, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	records, revision, err := l.cfg.Store.List(ctx, store.ClustersPrefix, 0)
+	records, revision, err := l.cfg.Store.List(ctx, store.Root, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("listing the store: %w", err)
 	}

@@ -31,6 +31,11 @@ type Cluster struct {
 	ID     cluster.ID
 	Meta   cluster.Meta
 	Health Health
+	// Drained is the percentage by which the cluster is taken out of the choice of
+	// other clusters' clients: 0 to 100.
+	Drained int
+	// DrainTarget is where Drained is going; for people, takes no part in resolution.
+	DrainTarget int
 }
 
 // Snapshot is the state of the whole clusterset at one moment: every cluster's
@@ -94,6 +99,10 @@ func KeySlices(namespace, service string, id cluster.ID) Key {
 
 // KeyClusters is the set of clusters with their Meta and Liveness.
 const KeyClusters Key = "clusters" + sep
+
+// KeyDrained is a cluster's Drained, which is not in KeyClusters: a drain takes
+// many steps, and concerns only what the cluster serves.
+func KeyDrained(id cluster.ID) Key { return Key("drained" + sep + string(id) + sep) }
 
 // KeyTrust is what Trust gives.
 const KeyTrust Key = "trust" + sep

@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"hash/fnv"
 	"net/netip"
 	"slices"
@@ -24,7 +25,8 @@ const (
 	maxSum     = 1 << 31
 	// Envoy reckons the health of a priority in whole percent of 1.4 times its
 	// share of healthy weight: below 1/140 it is nothing at all.
-	leastHealth = 100
+	leastHealth      = 100
+	overprovisioning = 140
 )
 
 // share is one cluster's part of a backend before tiers and weights.
@@ -32,6 +34,7 @@ type share struct {
 	cluster  federation.Cluster
 	weight   uint32 // causeway.dev/weight, 1 without
 	crossing bool
+	drained  uint64 // parts of whole of its requests that others are to take
 	// ready, waiting and leaving are the endpoints that are ready, not ready,
 	// and terminating but still serving.
 	ready, waiting, leaving []Endpoint
@@ -64,6 +67,9 @@ func backendUnit(r *reader, key BackendKey) output {
 		}
 		x := share{cluster: c, weight: deref(w, 1), crossing: !direct}
 		r.endpoints(&x, s, key, b.Config.Protocol)
+		if id != r.local {
+			x.drained = uint64(r.drained(id)) * whole / 100
+		}
 		shares = append(shares, x)
 	}
 	switch key.Kind {
@@ -185,12 +191,19 @@ const (
 func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
 	var out []EndpointGroup
 	priority := uint32(0)
+	shares, draining := r.settleDrains(shares)
+	left := uint64(100) // percent of the requests that come to a tier
 	for _, tier := range r.tiers(shares, even) {
 		if len(tier) == 0 {
 			continue
 		}
 		first := len(out)
-		for i, w := range weigh(tier, weighted || even) {
+		weights := weigh(tier, weighted || even)
+		shed := uint64(0)
+		if draining {
+			shed = drain(tier, weights)
+		}
+		for i, w := range weights {
 			s := tier[i]
 			g := EndpointGroup{Cluster: s.cluster.ID, Region: s.cluster.Meta.Region, Zone: s.cluster.Meta.Zone, Priority: priority, Crossing: s.crossing}
 			if s.crossing {
@@ -201,6 +214,9 @@ func (r *reader) group(shares []share, even, weighted bool) []EndpointGroup {
 			out = append(out, g)
 		}
 		keepVisible(out[first:])
+		if draining {
+			left -= withhold(out[first:], shed, left)
+		}
 		priority++
 	}
 	sort.SliceStable(out, func(i, j int) bool {
@@ -238,10 +254,10 @@ func (r *reader) tiers(shares []share, even bool) [tierCount][]*share {
 		tiers[t] = append(tiers[t], s)
 	}
 	usable := rally(tiers[tierLocal:tierParked])
-	if usable {
+	if usable && !allDraining(tiers[tierLocal:tierParked]) {
 		tiers[tierParked] = nil
 	} else {
-		usable = rally(tiers[tierParked:tierDead])
+		usable = rally(tiers[tierParked:tierDead]) || usable
 	}
 	if usable {
 		tiers[tierDead] = nil
@@ -292,7 +308,7 @@ func weigh(tier []*share, byWeight bool) []uint64 {
 }
 
 func podEndpoints(s *share, weight uint64) []Endpoint {
-	each := uint32(max(1, weight/s.count()))
+	each := clamp32(weight / s.count())
 	out := make([]Endpoint, 0, s.count())
 	for _, e := range s.ready {
 		e.Weight, e.Healthy = each, true
@@ -302,7 +318,7 @@ func podEndpoints(s *share, weight uint64) []Endpoint {
 		e.Weight = each
 		out = append(out, e)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Addr.Compare(out[j].Addr) < 0 })
+	sortEndpoints(out)
 	return out
 }
 
@@ -316,10 +332,10 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 	if n := uint64(len(s.ready)); n > 0 && len(s.waiting) > 0 {
 		missing := weight * uint64(len(s.waiting)) / s.count()
 		weight -= missing
-		out = append(out, Endpoint{Addr: placeholder(s.cluster.ID), Weight: uint32(max(1, missing)), Behind: len(s.waiting), Missing: true})
+		out = append(out, Endpoint{Addr: placeholder(s.cluster.ID, portNotReady), Weight: clamp32(missing), Behind: len(s.waiting), Missing: true})
 	}
 	for _, g := range gates {
-		e := Endpoint{Weight: uint32(max(1, weight/uint64(len(gates)))), Healthy: len(s.ready) > 0, Behind: len(s.ready)}
+		e := Endpoint{Weight: clamp32(weight / uint64(len(gates))), Healthy: len(s.ready) > 0, Behind: len(s.ready)}
 		if a, err := netip.ParseAddrPort(g); err == nil {
 			e.Addr = a
 		} else {
@@ -327,22 +343,26 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 		}
 		out = append(out, e)
 	}
-	sort.SliceStable(out, func(i, j int) bool {
-		if c := out[i].Addr.Compare(out[j].Addr); c != 0 {
-			return c < 0
-		}
-		return out[i].Host < out[j].Host
-	})
+	sortEndpoints(out)
 	return out
 }
 
+func sortEndpoints(list []Endpoint) {
+	slices.SortFunc(list, func(a, b Endpoint) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host))
+	})
+}
+
+// What placeholders stand for tells them apart.
+const portNotReady, portDrained = 9, 10
+
 // placeholder is an address that no host has (RFC 1112, class E), one for each
-// cluster.
-func placeholder(id cluster.ID) netip.AddrPort {
+// cluster and port.
+func placeholder(id cluster.ID, port uint16) netip.AddrPort {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
 	n := h.Sum32()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{240 | byte(n>>24)&7, byte(n >> 16), byte(n >> 8), byte(n)}), 9)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{240 | byte(n>>24)&7, byte(n >> 16), byte(n >> 8), byte(n)}), port)
 }
 
 // keepVisible makes unhealthy endpoints of a tier lighter where their weight

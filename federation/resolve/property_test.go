@@ -75,6 +75,7 @@ func drawCluster(t *rapid.T, id cluster.ID) federation.Cluster {
 	if rapid.Bool().Draw(t, "crossing") {
 		c.Meta.Crossing = []string{"192.0.2.1:15443", "gate.example:15443"}
 	}
+	c.Drained = rapid.SampledFrom([]int{0, 0, 0, 50, 95, 100}).Draw(t, "drained")
 	c.Health.Liveness = federation.Liveness(pick(string(federation.Alive), string(federation.Alive), string(federation.Suspect), string(federation.Dead)))
 	return c
 }

@@ -71,7 +71,17 @@ func (r *reader) slicesOf(id cluster.ID, ns, service string) []*cluster.Object {
 
 func (r *reader) cluster(id cluster.ID) (federation.Cluster, bool) {
 	r.note(federation.KeyClusters)
-	return r.snap.Cluster(id)
+	c, ok := r.snap.Cluster(id)
+	c.Drained, c.DrainTarget = 0, 0
+	return c, ok
+}
+
+// drained gives the percentage by which a cluster is drained. What cluster gives
+// has none: a reader that does not ask for it is not woken by its steps.
+func (r *reader) drained(id cluster.ID) int {
+	r.note(federation.KeyDrained(id))
+	c, _ := r.snap.Cluster(id)
+	return c.Drained
 }
 
 func (r *reader) service(id cluster.ID, ns, name string) *corev1.Service {

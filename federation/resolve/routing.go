@@ -427,7 +427,8 @@ type Endpoint struct {
 	// Missing marks the entry that stands, in a group of crossing gateways, for
 	// the endpoints behind them that are not ready: it is unhealthy and its
 	// address is nobody's, so that it is never called, but its Weight lets
-	// overflow see the share that is missing.
+	// overflow see the share that is missing. One that has nothing Behind stands
+	// for what clusters of its priority leave to the next while they are drained.
 	Missing bool
 	// Behind counts the healthy endpoints of the cluster behind a crossing
 	// gateway; each of the cluster's gateways reaches them all. In a Missing

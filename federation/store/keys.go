@@ -9,6 +9,7 @@ import (
 //
 //	/causeway/v1/clusters/<cluster>/<section>/<name>[/<name>...]
 //	/causeway/v1/policy/<name>[/<name>...]
+//	/causeway/v1/policy/drain/<cluster>
 //
 // A cluster's agents write below ClusterPrefix(cluster) alone; the policy is the
 // administrators'. How many names a key of a section has, and what they mean, is
@@ -74,6 +75,21 @@ func ClusterKey(cluster string, section Section, names ...string) (string, error
 // PolicyKey returns a key of the administrators' policy.
 func PolicyKey(names ...string) (string, error) { return Key{Names: names}.Build() }
 
+// PolicyDrain is the first name of the policy's keys about draining.
+const PolicyDrain = "drain"
+
+// DrainKey returns the key that says how far a cluster is drained.
+func DrainKey(cluster string) (string, error) {
+	if !isLabel(cluster) {
+		return "", errLabel(cluster)
+	}
+	return PolicyKey(PolicyDrain, cluster)
+}
+
+func errLabel(cluster string) error {
+	return fmt.Errorf("cluster %.80q is not a DNS label (lower-case letters, digits and '-', at most 63): %w", cluster, ErrInvalid)
+}
+
 // Build returns the key as a string; ParseKey is its inverse.
 func (k Key) Build() (string, error) {
 	if err := k.validate(); err != nil {
@@ -91,7 +107,7 @@ func (k Key) validate() error {
 	case k.Cluster == "" && k.Section != "":
 		return fmt.Errorf("key of section %q names no cluster: %w", k.Section, ErrInvalid)
 	case k.Cluster != "" && !isLabel(k.Cluster):
-		return fmt.Errorf("cluster %.80q is not a DNS label (lower-case letters, digits and '-', at most 63): %w", k.Cluster, ErrInvalid)
+		return errLabel(k.Cluster)
 	case k.Cluster != "" && !k.Section.valid():
 		return fmt.Errorf("key of cluster %q has unknown section %.80q: %w", k.Cluster, string(k.Section), ErrInvalid)
 	case len(k.Names) == 0 || len(k.Names) > MaxKeyNames:
@@ -133,7 +149,7 @@ func ParseKey(key string) (Key, error) {
 // write. It ends in a slash, so that no cluster's prefix begins another's.
 func ClusterPrefix(cluster string) (string, error) {
 	if !isLabel(cluster) {
-		return "", fmt.Errorf("cluster %.80q is not a DNS label (lower-case letters, digits and '-', at most 63): %w", cluster, ErrInvalid)
+		return "", errLabel(cluster)
 	}
 	return ClustersPrefix + cluster + "/", nil
 }

@@ -112,9 +112,15 @@ func TestKeys(t *testing.T) {
 	if p, err := store.ClusterPrefix("one"); err != nil || p != "/causeway/v1/clusters/one/" {
 		t.Errorf("prefix %q, %v", p, err)
 	}
+	if k, err := store.DrainKey("one"); err != nil || k != "/causeway/v1/policy/drain/one" {
+		t.Errorf("drain key %q, %v", k, err)
+	}
 	for _, c := range []string{"", "One", "a/b", "a.b", "-a", strings.Repeat("a", 64)} {
 		if p, err := store.ClusterPrefix(c); err == nil {
 			t.Errorf("prefix %q of cluster %q", p, c)
+		}
+		if k, err := store.DrainKey(c); !errors.Is(err, store.ErrInvalid) {
+			t.Errorf("drain key %q of cluster %q: %v", k, c, err)
 		}
 	}
 }

@@ -624,6 +624,89 @@ func (x *Endpoint) GetTerminating() bool {
 	return false
 }
 
+// Drain is how far a cluster is taken out of the choice of other clusters'
+// clients, at /causeway/v1/policy/drain/<cluster>. Without one it is not. It says
+// how the percentage goes over time; each reader works out where it is now.
+type Drain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the key.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Percent, 0 to 100, when it started and when it is over.
+	From   uint32 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Target uint32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// Unix milliseconds.
+	Started int64 `protobuf:"varint,4,opt,name=started,proto3" json:"started,omitempty"`
+	// Milliseconds that it takes.
+	Over          int64 `protobuf:"varint,5,opt,name=over,proto3" json:"over,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Drain) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Drain) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Drain) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Drain) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Drain) GetOver() int64 {
+	if x != nil {
+		return x.Over
+	}
+	return 0
+}
+
 // Copy is what an agent or hub keeps on disk of the store, to start from while
 // the store is away.
 type Copy struct {
@@ -637,7 +720,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +732,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +745,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Copy) GetRevision() int64 {
@@ -693,7 +776,7 @@ type CopyEntry struct {
 
 func (x *CopyEntry) Reset() {
 	*x = CopyEntry{}
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +788,7 @@ func (x *CopyEntry) String() string {
 func (*CopyEntry) ProtoMessage() {}
 
 func (x *CopyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +801,7 @@ func (x *CopyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyEntry.ProtoReflect.Descriptor instead.
 func (*CopyEntry) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CopyEntry) GetKey() string {
@@ -804,7 +887,13 @@ const file_causeway_v1_store_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x14\n" +
 	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x18\n" +
 	"\aserving\x18\x06 \x01(\bR\aserving\x12 \n" +
-	"\vterminating\x18\a \x01(\bR\vterminating\"T\n" +
+	"\vterminating\x18\a \x01(\bR\vterminating\"{\n" +
+	"\x05Drain\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\rR\x06target\x12\x18\n" +
+	"\astarted\x18\x04 \x01(\x03R\astarted\x12\x12\n" +
+	"\x04over\x18\x05 \x01(\x03R\x04over\"T\n" +
 	"\x04Copy\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x120\n" +
 	"\aentries\x18\x02 \x03(\v2\x16.causeway.v1.CopyEntryR\aentries\"\x97\x01\n" +
@@ -827,7 +916,7 @@ func file_causeway_v1_store_proto_rawDescGZIP() []byte {
 	return file_causeway_v1_store_proto_rawDescData
 }
 
-var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_causeway_v1_store_proto_goTypes = []any{
 	(*Meta)(nil),            // 0: causeway.v1.Meta
 	(*Trust)(nil),           // 1: causeway.v1.Trust
@@ -837,18 +926,19 @@ var file_causeway_v1_store_proto_goTypes = []any{
 	(*EndpointSlice)(nil),   // 5: causeway.v1.EndpointSlice
 	(*EndpointPort)(nil),    // 6: causeway.v1.EndpointPort
 	(*Endpoint)(nil),        // 7: causeway.v1.Endpoint
-	(*Copy)(nil),            // 8: causeway.v1.Copy
-	(*CopyEntry)(nil),       // 9: causeway.v1.CopyEntry
+	(*Drain)(nil),           // 8: causeway.v1.Drain
+	(*Copy)(nil),            // 9: causeway.v1.Copy
+	(*CopyEntry)(nil),       // 10: causeway.v1.CopyEntry
 }
 var file_causeway_v1_store_proto_depIdxs = []int32{
-	6, // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
-	7, // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
-	9, // 2: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
+	7,  // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
+	10, // 2: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
+	3,  // [3:3] is the sub-list for method output_type
+	3,  // [3:3] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_store_proto_init() }
@@ -862,7 +952,7 @@ func file_causeway_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_store_proto_rawDesc), len(file_causeway_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

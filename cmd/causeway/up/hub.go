@@ -278,7 +278,7 @@ func (h *hub) barrier(ctx context.Context) (int64, error) {
 
 // At implements query.History: it resolves what the store held at a revision.
 func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View, error) {
-	kvs, rev, err := h.store.List(ctx, store.ClustersPrefix, revision)
+	kvs, rev, err := h.store.List(ctx, store.Root, revision)
 	for _, known := range []error{store.ErrCompacted, store.ErrFutureRevision} {
 		if errors.Is(err, known) { // etcd's own words say no more
 			err = fmt.Errorf("revision %d: %w", revision, known)
@@ -287,6 +287,6 @@ func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View
 	if err != nil {
 		return query.View{}, err
 	}
-	snap := federation.Restore(rev, kvs)
+	snap := federation.Restore(rev, kvs, time.Now())
 	return query.View{Cluster: id, Result: resolve.Resolve(id, snap), Confirmed: time.Now()}, nil
 }

@@ -5,7 +5,7 @@
 // A world is a set of files: meta.yaml says of each cluster its region, zone,
 // network and crossing gateways; <cluster>.yaml holds the cluster's objects as
 // Kubernetes manifests; health.yaml, if it is there, the liveness of clusters
-// that are not alive. The kind Pods, which exists here alone, is a short way to
+// that are not alive; drain.yaml the percentage of those that are drained. The kind Pods, which exists here alone, is a short way to
 // write an EndpointSlice: it names the Service that stands before it and how many
 // endpoints are ready, notReady and terminating.
 package resolvetest
@@ -74,7 +74,8 @@ func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
 	t.Helper()
 	metas := map[string]meta{}
 	health := map[string]federation.Liveness{}
-	for name, into := range map[string]any{"meta.yaml": &metas, "health.yaml": &health} {
+	drained := map[string]int{}
+	for name, into := range map[string]any{"meta.yaml": &metas, "health.yaml": &health, "drain.yaml": &drained} {
 		if err := yaml.UnmarshalStrict(files[name], into); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -92,7 +93,7 @@ func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
 		if l, ok := health[id]; ok {
 			h.Liveness = l
 		}
-		e.SetCluster(federation.Cluster{ID: cluster.ID(id), Health: h, Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
+		e.SetCluster(federation.Cluster{ID: cluster.ID(id), Health: h, Drained: drained[id], DrainTarget: drained[id], Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
 		raw, ok := files[id+".yaml"]
 		if !ok {
 			t.Fatalf("%s.yaml is missing", id)

@@ -21,6 +21,9 @@ const (
 	AdminUser = "root"
 	// HubUser may read everything and write nothing.
 	HubUser = "hub"
+	// PolicyUser may read everything and write the policy: for what carries out
+	// administrators' commands and needs no other power.
+	PolicyUser = "policy"
 )
 
 // AgentUser is the user of a cluster's agents: it may read everything and write
@@ -30,13 +33,14 @@ func AgentUser(cluster string) string { return "agent:" + cluster }
 const (
 	rootRole   = "root"
 	readerRole = "causeway:reader"
+	policyRole = "causeway:policy"
 )
 
 func writerRole(cluster string) string { return "causeway:writer:" + cluster }
 
 // Bootstrap makes etcd enforce who may write what: it creates the users and roles
-// of the hub and of the given clusters, as far as they are missing, takes from
-// them what they should not have, and enables authentication. Other clusters'
+// of the hub, of the policy and of the given clusters, as far as they are missing,
+// takes from them what they should not have, and enables authentication. Other clusters'
 // users stay as they are, so that it also adds a cluster to a running clusterset.
 // It may be repeated at any time. The store's certificate must be AdminUser's.
 func Bootstrap(ctx context.Context, s *Store, clusters ...string) error {
@@ -63,6 +67,12 @@ func (s *Store) bootstrap(ctx context.Context, clusters []string) error {
 		return err
 	}
 	if err := s.ensureUser(ctx, HubUser, readerRole); err != nil {
+		return err
+	}
+	if err := s.ensureRole(ctx, policyRole, store.PolicyPrefix); err != nil {
+		return err
+	}
+	if err := s.ensureUser(ctx, PolicyUser, readerRole, policyRole); err != nil {
 		return err
 	}
 	for _, c := range clusters {
@@ -191,22 +201,27 @@ func (s *Store) ensureUser(ctx context.Context, user string, roles ...string) er
 }
 
 // RemoveCluster ends a cluster's membership: its user and role go first, so that
-// its agents can write no more, then all its keys, in one transaction. It returns
-// the revision after which the cluster is gone. It may be repeated. The store's
+// its agents can write no more, then all its keys and what the policy says of its
+// draining, in one transaction, so that a cluster of that name which comes later
+// starts afresh. It returns the revision after which the cluster is gone. It may be repeated. The store's
 // certificate must be AdminUser's.
 func RemoveCluster(ctx context.Context, s *Store, cluster string) (int64, error) {
 	prefix, err := store.ClusterPrefix(cluster)
 	if err != nil {
 		return 0, fmt.Errorf("remove cluster: %w", err)
 	}
-	rev, err := s.removeCluster(ctx, cluster, prefix)
+	drain, err := store.DrainKey(cluster)
+	if err != nil {
+		return 0, fmt.Errorf("remove cluster: %w", err)
+	}
+	rev, err := s.removeCluster(ctx, cluster, prefix, drain)
 	if err != nil {
 		return 0, fmt.Errorf("removing cluster %q from the store: %w", cluster, err)
 	}
 	return rev, nil
 }
 
-func (s *Store) removeCluster(ctx context.Context, cluster, prefix string) (int64, error) {
+func (s *Store) removeCluster(ctx context.Context, cluster, prefix, drain string) (int64, error) {
 	if err := s.admin(ctx, func(ctx context.Context) error {
 		_, err := s.client.UserDelete(ctx, AgentUser(cluster))
 		return ignore(err, rpctypes.ErrUserNotFound)
@@ -221,7 +236,7 @@ func (s *Store) removeCluster(ctx context.Context, cluster, prefix string) (int6
 	}
 	var rev int64
 	err := s.admin(ctx, func(ctx context.Context) error {
-		resp, err := s.client.Delete(ctx, prefix, clientv3.WithPrefix())
+		resp, err := s.client.Txn(ctx).Then(clientv3.OpDelete(prefix, clientv3.WithPrefix()), clientv3.OpDelete(drain)).Commit()
 		if err == nil {
 			rev = resp.Header.GetRevision()
 		}

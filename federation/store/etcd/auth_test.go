@@ -42,6 +42,7 @@ func TestBootstrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, two, hub := s.Connect(t, etcd.AgentUser("one")), s.Connect(t, etcd.AgentUser("two")), s.Connect(t, etcd.HubUser)
+	policy := s.Connect(t, etcd.PolicyUser)
 	write := func(s store.Store, key string) error {
 		_, err := s.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(key, []byte("x"))}})
 		return err
@@ -58,6 +59,9 @@ func TestBootstrap(t *testing.T) {
 		{"hub", hub, storetest.Own + "a", false},
 		{"agent, policy", one, store.PolicyPrefix + "a", false},
 		{"admin, policy", admin, store.PolicyPrefix + "a", true},
+		{"hub, policy", hub, store.PolicyPrefix + "a", false},
+		{"policy, policy", policy, store.PolicyPrefix + "a", true},
+		{"policy, cluster", policy, storetest.Own + "a", false},
 		{"stranger with a certificate", s.Connect(t, "stranger"), storetest.Own + "a", false},
 		{"nobody in particular", s.Connect(t, ""), storetest.Own + "a", false},
 	} {
@@ -120,6 +124,19 @@ func TestRemoveCluster(t *testing.T) {
 	if start, err = two.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(storetest.Other+"a", []byte("x"))}}); err != nil {
 		t.Fatal(err)
 	}
+	// What the policy says of a cluster's draining goes with it.
+	policy := s.Connect(t, etcd.PolicyUser)
+	gone, err := store.DrainKey("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, err := store.DrainKey("one-more")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if start, err = policy.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(gone, []byte("x")), store.Put(stays, []byte("x"))}}); err != nil {
+		t.Fatal(err)
+	}
 	rev, err := etcd.RemoveCluster(ctx, admin, "one")
 	if err != nil {
 		t.Fatal(err)
@@ -131,8 +148,8 @@ func TestRemoveCluster(t *testing.T) {
 		if len(b.Events) == 0 {
 			return nil
 		}
-		if len(b.Events) != len(ops) || b.Revision != rev {
-			t.Errorf("batch of %d events at revision %d, want %d at %d", len(b.Events), b.Revision, len(ops), rev)
+		if len(b.Events) != len(ops)+1 || b.Revision != rev {
+			t.Errorf("batch of %d events at revision %d, want %d at %d", len(b.Events), b.Revision, len(ops)+1, rev)
 		}
 		cancel()
 		return nil
@@ -146,7 +163,7 @@ func TestRemoveCluster(t *testing.T) {
 	if _, _, err := one.List(ctx, store.Root, 0); !errors.Is(err, store.ErrDenied) {
 		t.Errorf("read of a removed cluster: %v", err)
 	}
-	if kvs, _, err := two.List(ctx, store.Root, 0); err != nil || len(kvs) != 1 {
+	if kvs, _, err := two.List(ctx, store.Root, 0); err != nil || len(kvs) != 2 {
 		t.Errorf("left: %v, %v", kvs, err)
 	}
 	if again, err := etcd.RemoveCluster(ctx, admin, "one"); err != nil || again != rev {
