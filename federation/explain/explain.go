@@ -290,14 +290,14 @@ func (e *explainer) table(hop *Hop, t *resolve.RouteTable, req Request, last boo
 		return
 	case rule.Redirect != nil:
 		hop.Status, hop.Reason = rule.Redirect.StatusCode, "the rule redirects"
-		hop.Location = location(req, rule.Match, rule.Redirect)
+		hop.Location = location(req, rule.Match, rule.Redirect, hop.Listener != nil && !strings.HasPrefix(hop.Listener.Hostname, "*"))
 		return
 	}
-	out := req.apply(rule.Filters.Request)
+	out := req.Apply(rule.Filters.Request)
 	if w := rule.Filters.Rewrite; w != nil {
 		out.Path = replacePath(req.Path, rule.Match, w.FullPath, w.PrefixPath)
 		if w.Hostname != "" {
-			out.Host = w.Hostname
+			out.Host, out.HostPort = w.Hostname, 0
 		}
 	}
 	hop.Request = out
@@ -306,7 +306,7 @@ func (e *explainer) table(hop *Hop, t *resolve.RouteTable, req Request, last boo
 		sum += float64(b.Weight)
 	}
 	for _, b := range rule.Backends {
-		x := Branch{Backend: b.Backend, Weight: b.Weight, Request: out.apply(b.Filters.Request), Response: b.Filters.Response}
+		x := Branch{Backend: b.Backend, Weight: b.Weight, Request: out.Apply(b.Filters.Request), Response: b.Filters.Response}
 		if sum > 0 {
 			x.Share = float64(b.Weight) / sum
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
@@ -30,19 +31,15 @@ func mismatch(m *resolve.Match, r *Request) string {
 		return fmt.Sprintf("the method is not %s", m.Method)
 	}
 	for _, h := range m.Headers {
-		v, ok := r.header(h.Name)
-		if s := valueMismatch("header", h, v, ok); s != "" {
+		if s := valueMismatch("header", h, r.values(h.Name)); s != "" {
 			return s
 		}
 	}
 	if len(m.Query) > 0 {
 		q, _ := url.ParseQuery(r.Query)
 		for _, h := range m.Query {
-			v, ok := "", false
-			if vs := q[h.Name]; len(vs) > 0 {
-				v, ok = vs[0], true
-			}
-			if s := valueMismatch("query parameter", h, v, ok); s != "" {
+			vs := q[h.Name]
+			if s := valueMismatch("query parameter", h, vs[:min(len(vs), 1)]); s != "" {
 				return s
 			}
 		}
@@ -50,16 +47,21 @@ func mismatch(m *resolve.Match, r *Request) string {
 	return ""
 }
 
-func valueMismatch(what string, m resolve.ValueMatch, v string, there bool) string {
-	switch {
-	case !there:
-		return fmt.Sprintf("%s %s is missing", what, m.Name)
-	case m.Regex && !fullMatch(m.Value, v):
-		return fmt.Sprintf("%s %s does not match the expression %s", what, m.Name, m.Value)
-	case !m.Regex && v != m.Value:
-		return fmt.Sprintf("%s %s is not %s", what, m.Name, m.Value)
+// valueMismatch tells why none of the values is what m asks for; empty if one is.
+func valueMismatch(what string, m resolve.ValueMatch, values []string) string {
+	fits := func(v string) bool { return v == m.Value }
+	if m.Regex {
+		fits = func(v string) bool { return fullMatch(m.Value, v) }
 	}
-	return ""
+	switch {
+	case len(values) == 0:
+		return fmt.Sprintf("%s %s is missing", what, m.Name)
+	case slices.ContainsFunc(values, fits):
+		return ""
+	case m.Regex:
+		return fmt.Sprintf("%s %s does not match the expression %s", what, m.Name, m.Value)
+	}
+	return fmt.Sprintf("%s %s is not %s", what, m.Name, m.Value)
 }
 
 // fullMatch: Envoy's regular expressions match whole values.

@@ -44,13 +44,15 @@ func ParseSource(s string) (Source, error) {
 
 // Request is an HTTP request as far as routing looks at it.
 type Request struct {
-	Method  string
-	Scheme  string           // http or https
-	Host    string           // without port, lower case
-	Port    int32            // that the client connects to
-	Path    string           // as sent, escaped, beginning with '/'
-	Query   string           // raw, without '?'
-	Headers []resolve.Header // names in lower case
+	Method string
+	Scheme string // http or https
+	Host   string // without port, lower case
+	Port   int32  // that the client connects to
+	// HostPort is the port that the client writes into Host, 0 for none.
+	HostPort int32
+	Path     string           // escaped, as Envoy normalizes it, beginning with '/'
+	Query    string           // raw, without '?'
+	Headers  []resolve.Header // names in lower case
 }
 
 // NewRequest makes a Request of a URL. Headers are as "Name: value"; a Host
@@ -63,7 +65,7 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	if err != nil {
 		return Request{}, fmt.Errorf("URL: %w", err)
 	}
-	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), Path: u.EscapedPath(), Query: u.RawQuery}
+	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), Path: normalize(u.EscapedPath()), Query: u.RawQuery}
 	if r.Method == "" {
 		r.Method = "GET"
 	}
@@ -83,7 +85,7 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 		if err != nil || n == 0 {
 			return Request{}, fmt.Errorf("URL %q: port %q is not a number from 1 to 65535", rawURL, p)
 		}
-		r.Port = int32(n)
+		r.Port, r.HostPort = int32(n), int32(n)
 	}
 	if r.Host == "" {
 		return Request{}, fmt.Errorf("URL %q has no host", rawURL)
@@ -95,9 +97,13 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 			return Request{}, fmt.Errorf("header %q is not of the form \"Name: value\"", h)
 		}
 		if name == "host" {
-			r.Host = strings.ToLower(strings.TrimSpace(value))
+			r.Host, r.HostPort = strings.ToLower(strings.TrimSpace(value)), 0
 			if host, port, ok := strings.Cut(r.Host, ":"); ok && port != "" {
-				r.Host = host
+				n, err := strconv.ParseUint(port, 10, 16)
+				if err != nil {
+					return Request{}, fmt.Errorf("header %q: port %q is not a number", h, port)
+				}
+				r.Host, r.HostPort = host, int32(n)
 			}
 			continue
 		}
@@ -106,23 +112,23 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	return r, nil
 }
 
-// header gives a header's value as Envoy compares it: several of one name are
-// joined by commas.
-func (r *Request) header(name string) (string, bool) {
-	var vals []string
+// values gives a header's values. Envoy compares each by itself, and a header
+// matches if one does.
+func (r *Request) values(name string) []string {
+	if name == "host" || name == ":authority" {
+		return []string{r.Host}
+	}
+	var out []string
 	for _, h := range r.Headers {
 		if h.Name == name {
-			vals = append(vals, h.Value)
+			out = append(out, h.Value)
 		}
 	}
-	if name == "host" || name == ":authority" {
-		return r.Host, true
-	}
-	return strings.Join(vals, ","), len(vals) > 0
+	return out
 }
 
-// apply gives the request as header changes leave it.
-func (r Request) apply(m resolve.HeaderMods) Request {
+// Apply gives the request as header changes leave it.
+func (r Request) Apply(m resolve.HeaderMods) Request {
 	if m.Empty() {
 		return r
 	}
@@ -134,7 +140,13 @@ func (r Request) apply(m resolve.HeaderMods) Request {
 			out.Headers = append(out.Headers, h)
 		}
 	}
-	out.Headers = append(append(out.Headers, m.Set...), m.Add...)
+	for _, h := range slices.Concat(m.Set, m.Add) {
+		if h.Name == "host" {
+			out.Host, out.HostPort = strings.ToLower(h.Value), 0
+			continue
+		}
+		out.Headers = append(out.Headers, h)
+	}
 	return out
 }
 
@@ -157,8 +169,18 @@ func replacePath(path string, m resolve.Match, full, prefix *string) string {
 	return path
 }
 
-func location(r Request, m resolve.Match, d *resolve.Redirect) string {
-	scheme, host := r.Scheme, r.Host
+// location gives the Location of a redirect. A port that the client wrote into
+// Host stays in it, as Envoy has it, unless the redirect names a host or port or
+// the request belongs to a virtual host of one name (exact), or the port is the
+// default of a scheme that is left.
+func location(r Request, m resolve.Match, d *resolve.Redirect, exact bool) string {
+	scheme, host, port := r.Scheme, r.Host, d.Port
+	if port == 0 && d.Hostname == "" && !exact {
+		port = r.HostPort
+		if d.Scheme == "https" && port == 80 || d.Scheme == "http" && port == 443 {
+			port = 0
+		}
+	}
 	if d.Scheme != "" {
 		scheme = d.Scheme
 	}
@@ -168,8 +190,8 @@ func location(r Request, m resolve.Match, d *resolve.Redirect) string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if d.Port != 0 {
-		host += ":" + strconv.Itoa(int(d.Port))
+	if port != 0 {
+		host += ":" + strconv.Itoa(int(port))
 	}
 	s := scheme + "://" + host + replacePath(r.Path, m, d.FullPath, d.PrefixPath)
 	if r.Query != "" {

@@ -17,9 +17,9 @@ type Cache struct {
 	backends  memo[resolve.Backend]
 	frontends memo[resolve.Frontend]
 	gateways  memo[resolve.Gateway]
-	// latest holds the newest shared resource of each type and name, so that a
-	// new value with the old meaning keeps the old pointer.
-	latest sync.Map // typeName -> weak.Pointer[Resource]
+	// latest holds the newest shared resource of each type, name and variant, so
+	// that a new value with the old meaning keeps the old pointer.
+	latest sync.Map // sharedName -> weak.Pointer[Resource]
 }
 
 // NewCache makes an empty Cache.
@@ -50,11 +50,13 @@ func get[P, V any](m *memo[P], p *P, purpose any, build func() V) V {
 	return out
 }
 
-type typeName struct{ typeURL, name string }
+// sharedName tells resources apart. The variant does where proxies have several
+// of one name: the consumer namespace of routes.
+type sharedName struct{ typeURL, name, variant string }
 
 // intern gives the resource that others with the same content have, if there is one.
-func (c *Cache) intern(typeURL string, r *Resource) *Resource {
-	key := typeName{typeURL, r.Name}
+func (c *Cache) intern(typeURL, variant string, r *Resource) *Resource {
+	key := sharedName{typeURL, r.Name, variant}
 	if at, ok := c.latest.Load(key); ok {
 		if old := at.(weak.Pointer[Resource]).Value(); old != nil && old.same(r) {
 			return old
@@ -62,6 +64,6 @@ func (c *Cache) intern(typeURL string, r *Resource) *Resource {
 	}
 	at := weak.Make(r)
 	c.latest.Store(key, at)
-	runtime.AddCleanup(r, func(key typeName) { c.latest.CompareAndDelete(key, at) }, key)
+	runtime.AddCleanup(r, func(key sharedName) { c.latest.CompareAndDelete(key, at) }, key)
 	return r
 }

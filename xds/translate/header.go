@@ -51,7 +51,8 @@ func (c headerChanges) then(o headerChanges) headerChanges {
 func (m headerMod) then(o headerMod) headerMod {
 	var out headerMod
 	for _, h := range m.add {
-		if !slices.Contains(o.remove, h.Header.Key) {
+		// Envoy overwrites before it appends, whatever the order of the list.
+		if !slices.Contains(o.remove, h.Header.Key) && !o.sets(h.Header.Key) {
 			out.add = append(out.add, h)
 		}
 	}
@@ -60,6 +61,13 @@ func (m headerMod) then(o headerMod) headerMod {
 	slices.Sort(out.remove)
 	out.remove = slices.Compact(out.remove)
 	return out
+}
+
+// sets tells whether m replaces a header.
+func (m headerMod) sets(name string) bool {
+	return slices.ContainsFunc(m.add, func(h *corev3.HeaderValueOption) bool {
+		return h.Header.Key == name && h.AppendAction == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+	})
 }
 
 func (c headerChanges) putOn(r *routev3.Route) {

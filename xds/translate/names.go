@@ -7,14 +7,16 @@ import (
 )
 
 // The names of resources. They are unique within a type and proxy, and the same
-// in all proxies that get the same resource:
+// in all proxies that get the same resource. The routes of a frontend have one
+// name whoever's they are: a listener that had to name others when the first
+// consumer route comes would be replaced, and clients that keep a connection open
+// would go on by the old routes for as long as the old listener drains.
 //
 //	Listener   frontend/<Frontend>/<port>             sidecar
 //	           chain/<Frontend>/<port>                gateway, internal
 //	           gateway/<port>                         gateway
 //	           crossing                               crossing
-//	Route      frontend/<Frontend>/<port>             producer routes or plain delivery
-//	           frontend/<Frontend>/<port>/from/<ns>   consumer routes of a namespace
+//	Route      frontend/<Frontend>/<port>             what governs the proxy's namespace
 //	           gateway/<ns>/<name>/<port>
 //	Cluster    <Backend>                              sidecar, gateway
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
@@ -32,7 +34,6 @@ const (
 	prefixChain     = "chain/"
 	prefixFrontend  = "frontend/"
 	prefixGateway   = "gateway/"
-	infixFrom       = "/from/"
 	nameNoCluster   = "none" // the cluster that there never is
 	namePlainRoute  = "plain"
 	metaCauseway    = "causeway"
@@ -45,14 +46,10 @@ func FrontendListenerName(key resolve.FrontendKey, port int32) string {
 	return prefixFrontend + key.String() + "/" + strconv.Itoa(int(port))
 }
 
-// FrontendRouteName is the name of the routes that govern a frontend's port:
-// those of consumer's routes, or with an empty consumer everybody else's.
-func FrontendRouteName(key resolve.FrontendKey, port int32, consumer string) string {
-	n := FrontendListenerName(key, port)
-	if consumer != "" {
-		n += infixFrom + consumer
-	}
-	return n
+// FrontendRouteName is the name of the routes that govern a frontend's port. In
+// proxies of a namespace with consumer routes it holds others than elsewhere.
+func FrontendRouteName(key resolve.FrontendKey, port int32) string {
+	return FrontendListenerName(key, port)
 }
 
 // GatewayListenerName is the name of a gateway's listener for a port.

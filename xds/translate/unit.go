@@ -180,7 +180,7 @@ func governing(p *resolve.FrontendPort, namespace string) (*resolve.RouteTable, 
 func frontendRoutes(in Input, f *resolve.Frontend, p *resolve.FrontendPort, consumer string) routes {
 	return get(&in.Cache.frontends, f, purposeRoutes{p.Protocol, p.Port, consumer, in.Options}, func() routes {
 		set := &routeSet{opts: in.Options}
-		name := FrontendRouteName(f.Key, p.Port, consumer)
+		name := FrontendRouteName(f.Key, p.Port)
 		var host *routev3.VirtualHost
 		if table, _ := governing(p, consumer); table != nil {
 			host = set.virtualHost(f.Key.Host(), []string{"*"}, table, "")
@@ -188,7 +188,7 @@ func frontendRoutes(in Input, f *resolve.Frontend, p *resolve.FrontendPort, cons
 			host = set.plainHost(f.Key.Host(), f.Key, p.Backend)
 		}
 		r := newResource(name, f.Key.String(), routeConfiguration(name, []*routev3.VirtualHost{host}))
-		return routes{in.Cache.intern(TypeRoute, r), set.needs, set.problems}
+		return routes{in.Cache.intern(TypeRoute, consumer, r), set.needs, set.problems}
 	})
 }
 
@@ -321,7 +321,7 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 		// Envoy's edge adds it; X-Forwarded-For says the same.
 		config.RequestHeadersToRemove = []string{"x-envoy-external-address"}
 		r := newResource(name, "Gateway/"+g.Key(), config)
-		return routes{in.Cache.intern(TypeRoute, r), set.needs, set.problems}
+		return routes{in.Cache.intern(TypeRoute, "", r), set.needs, set.problems}
 	})
 }
 
@@ -360,7 +360,7 @@ func (u *unit) makeImport(in Input) bool {
 		own := resolve.BackendKey{Kind: resolve.BackendService, Namespace: m.Namespace, Name: m.Name, Port: p.Port}
 		name := own.SNI()
 		u.needs = append(u.needs, backendUnit(own))
-		u.add(TypeCluster, in.Cache.intern(TypeCluster, newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
+		u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
 	}
 	return true
 }
@@ -383,8 +383,8 @@ func (u *unit) makeBackend(in Input) {
 		c, p := backendCluster(b)
 		e, q := loadAssignment(b)
 		return shared{
-			cluster:   in.Cache.intern(TypeCluster, newResource(name, name, c)),
-			endpoints: in.Cache.intern(TypeEndpoint, newResource(name, name, e)),
+			cluster:   in.Cache.intern(TypeCluster, "", newResource(name, name, c)),
+			endpoints: in.Cache.intern(TypeEndpoint, "", newResource(name, name, e)),
 			problems:  append(p, q...),
 		}
 	})
