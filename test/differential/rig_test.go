@@ -197,11 +197,11 @@ func (b *binds) of(key string) (netip.AddrPort, bool) {
 	return a, true
 }
 
-func (b *binds) Frontend(_ translate.Proxy, key resolve.FrontendKey, port int32) (netip.AddrPort, bool) {
+func (b *binds) Frontend(_ translate.Proxy, key resolve.FrontendKey, _ translate.Transport, port int32) (netip.AddrPort, bool) {
 	return b.of(translate.FrontendListenerName(key, port))
 }
 
-func (b *binds) Gateway(_ translate.Proxy, port int32) (netip.AddrPort, bool) {
+func (b *binds) Gateway(_ translate.Proxy, _ translate.Transport, port int32) (netip.AddrPort, bool) {
 	return b.of(translate.GatewayListenerName(port))
 }
 
