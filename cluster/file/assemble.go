@@ -132,7 +132,7 @@ func (g *ages) assign(claims []claim, now time.Time) map[cluster.Ref]time.Time {
 func (s *Source) objects(a assembly, now time.Time) (map[cluster.Ref]*cluster.Object, workload.Input) {
 	created := s.ages.assign(a.claims, now)
 	out := make(map[cluster.Ref]*cluster.Object, len(a.claims))
-	in := workload.Input{Taken: map[cluster.Ref]bool{}}
+	in := workload.Input{Taken: map[cluster.Ref]bool{}, Secrets: map[string]*corev1.Secret{}}
 	used := map[string]bool{metav1.NamespaceDefault: true}
 	for _, c := range a.claims {
 		used[c.ref.Namespace] = true
@@ -143,6 +143,10 @@ func (s *Source) objects(a assembly, now time.Time) (map[cluster.Ref]*cluster.Ob
 			continue
 		case *corev1.Service:
 			in.Services = append(in.Services, workload.Service{Service: v, Origin: origin})
+		case *corev1.Secret:
+			if v.Type == corev1.SecretTypeTLS {
+				in.Secrets[v.Namespace+"/"+v.Name] = v
+			}
 		case *cluster.EndpointSlice:
 			in.Taken[c.ref] = true
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/workload"
+	"github.com/causeway-mesh/causeway/cluster/workload/echo"
 )
 
 type addresses struct{ n byte }
@@ -67,7 +68,7 @@ func TestTutorial(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var echo workload.Echo
+				var echo echo.HTTP
 				if err := json.NewDecoder(resp.Body).Decode(&echo); err != nil {
 					t.Fatal(err)
 				}

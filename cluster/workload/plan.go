@@ -16,6 +16,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/provision/loopback"
+	"github.com/causeway-mesh/causeway/cluster/workload/echo"
 )
 
 // Input is what a cluster runs. Nothing in it is changed.
@@ -25,6 +26,8 @@ type Input struct {
 	// Taken names the EndpointSlices that exist already; no made-up one gets
 	// the name of one of them.
 	Taken map[cluster.Ref]bool
+	// Secrets of the type kubernetes.io/tls, by namespace/name.
+	Secrets map[string]*corev1.Secret
 }
 
 // Service is a Service and where a person finds it.
@@ -63,9 +66,10 @@ type plan struct {
 }
 
 type server struct {
-	service string
-	origin  string // of the Deployment
-	object  string
+	origin   string // of the Deployment
+	object   string
+	settings echo.Settings
+	refuse   bool // nobody listens, on purpose
 }
 
 // slice is an EndpointSlice before it is known what listens.
@@ -142,6 +146,13 @@ func makePlan(in Input, lim limits) plan {
 			}
 		}
 	}
+	for _, d := range deployments {
+		for _, w := range byNamespace[d.Namespace] {
+			if w.Name == d.Name && len(w.pods) > 0 {
+				p.behave(w, lim, in.Secrets)
+			}
+		}
+	}
 	for _, s := range services {
 		p.service(s, backing[s.Namespace+"/"+s.Name], lim, in.Taken)
 	}
@@ -154,6 +165,12 @@ type target struct {
 	udp  bool
 }
 
+// need is a port that a Service needs of a pod, and what it may be called by.
+type need struct {
+	target
+	accepts echo.Accepts
+}
+
 // workload is a Deployment with what the Services want of it.
 type workload struct {
 	Deployment
@@ -161,6 +178,7 @@ type workload struct {
 	pods     []string
 	ready    int
 	ports    map[target]uint16 // asked for, to served on
+	behaviour
 }
 
 func (w *workload) ref() string { return "Deployment/" + w.Namespace + "/" + w.Name }
@@ -202,8 +220,7 @@ func (p *plan) size(w *workload, lim limits, replicas, listeners *int) {
 		n = min(n, *listeners/len(w.ports))
 	}
 	if n < wanted {
-		p.problems = append(p.problems, cluster.Problem{Cluster: lim.cluster, Where: w.Origin, Object: w.ref(), Message: fmt.Sprintf(
-			"%d of its %d replicas run: a cluster has at most %d replicas with %d listeners in all, ask for fewer", n, wanted, lim.replicas, lim.listeners)})
+		p.fail(w, lim, "%d of its %d replicas run: a cluster has at most %d replicas with %d listeners in all, ask for fewer", n, wanted, lim.replicas, lim.listeners)
 	}
 	*replicas -= n
 	*listeners -= n * len(w.ports)
@@ -211,18 +228,8 @@ func (p *plan) size(w *workload, lim limits, replicas, listeners *int) {
 		w.pods = append(w.pods, podName(lim.cluster, w.Namespace, w.Name, i))
 	}
 	w.ready = n
-	text, from := w.Spec.Template.Annotations[AnnotationReady], "the pod template's"
-	if text == "" {
-		text, from = w.Annotations[AnnotationReady], "its"
-	}
-	if text != "" {
-		ready, err := strconv.Atoi(text)
-		if err != nil || ready < 0 {
-			p.problems = append(p.problems, cluster.Problem{Cluster: lim.cluster, Where: w.Origin, Object: w.ref(), Message: fmt.Sprintf(
-				"%s annotation %s is not a number of replicas: all of them are ready", from, AnnotationReady)})
-		} else {
-			w.ready = min(n, ready)
-		}
+	if ready, ok := p.count(w, lim, AnnotationReady, "all of them are ready"); ok {
+		w.ready = ready
 	}
 	if n > 0 {
 		p.moved = append(p.moved, w.move(lim.lowest)...)
@@ -294,9 +301,7 @@ func (p *plan) service(s Service, backing []*workload, lim limits, taken map[clu
 			for _, t := range needs {
 				l := listener{w.Namespace, pod, t.port, t.udp}
 				e.needs = append(e.needs, l)
-				if _, has := p.servers[l]; !has {
-					p.servers[l] = server{service: s.Name, origin: w.Origin, object: w.ref()}
-				}
+				p.servers[l] = w.server(s, p.servers[l], t.accepts, i)
 			}
 			g.endpoints = append(g.endpoints, e)
 		}
@@ -326,7 +331,7 @@ func (p *plan) service(s Service, backing []*workload, lim limits, taken map[clu
 
 // resolve gives a Service's ports as this workload's pods serve them, and a key
 // that equal ports share.
-func (w *workload) resolve(s Service) (ports []cluster.EndpointPort, needs []target, key string) {
+func (w *workload) resolve(s Service) (ports []cluster.EndpointPort, needs []need, key string) {
 	var b strings.Builder
 	for _, sp := range s.Spec.Ports {
 		t, ok := w.target(sp)
@@ -341,8 +346,11 @@ func (w *workload) resolve(s Service) (ports []cluster.EndpointPort, needs []tar
 			port.AppProtocol = *sp.AppProtocol
 		}
 		ports = append(ports, port)
-		if need := (target{port.Port, t.udp}); !slices.Contains(needs, need) {
-			needs = append(needs, need)
+		n := need{target{port.Port, t.udp}, acceptsOf(port.AppProtocol)}
+		if i := slices.IndexFunc(needs, func(o need) bool { return o.target == n.target }); i < 0 {
+			needs = append(needs, n)
+		} else if needs[i].accepts != n.accepts {
+			needs[i].accepts = echo.AcceptAny
 		}
 		fmt.Fprintf(&b, "%q %05d %s;", port.Name, port.Port, port.Protocol)
 	}

@@ -6,86 +6,83 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/workload/echo"
 )
 
 // drain bounds the time that running requests have once a server closes.
 const drain = 5 * time.Second
 
 // socket is a listener with its server, open or not. The Manager's goroutine
-// owns it; the server's goroutines share only the echo.
+// owns it.
 type socket struct {
 	listener
 	cluster cluster.ID
 	err     error // why it isn't open
 	until   time.Time
 
-	echo   *echo
-	http   *http.Server
-	packet net.PacketConn
+	settings echo.Settings
+	refuses  bool // it is closed on purpose
+	server   *echo.Server
 }
 
-func (s *socket) isOpen() bool { return s != nil && (s.http != nil || s.packet != nil) }
+// isOpen reports whether the socket is as it should be.
+func (s *socket) isOpen() bool { return s != nil && (s.refuses || s.server != nil) }
 
-// stay takes the socket back from leaving and says for whom it answers.
-func (s *socket) stay(service string) {
+// stay takes the socket back from leaving and says how it answers, if it is open.
+func (s *socket) stay(want server, ctx context.Context, wg *sync.WaitGroup) {
 	s.until = time.Time{}
-	if s.echo == nil {
-		s.echo = &echo{namespace: s.namespace, pod: s.pod, cluster: string(s.cluster)}
+	s.settings, s.refuses = want.settings, want.refuse
+	switch {
+	case s.server == nil:
+	case s.refuses: // as if it had crashed
+		s.close(ctx, wg)
+		s.server = nil
+	default:
+		s.server.Set(s.settings)
 	}
-	s.echo.service.Store(&service)
-	s.echo.leaving.Store(false)
 }
 
 // leave starts the grace period, once.
 func (s *socket) leave(until time.Time) {
-	if s.until.IsZero() {
-		s.until = until
-		s.echo.leaving.Store(true)
+	if !s.until.IsZero() {
+		return
+	}
+	s.until = until
+	if s.server != nil {
+		s.settings.Leaving = true
+		s.server.Set(s.settings)
 	}
 }
 
 func (s *socket) bind(addr netip.Addr, wg *sync.WaitGroup, log *slog.Logger) error {
 	at := netip.AddrPortFrom(addr, s.port).String()
+	server, err := echo.New(echo.Config{Namespace: s.namespace, Pod: s.pod, Cluster: string(s.cluster), Settings: s.settings, Logger: log})
+	if err != nil {
+		return err
+	}
+	var serve func() error
 	if s.udp {
 		conn, err := net.ListenPacket("udp", at)
 		if err != nil {
 			return explain(err, at)
 		}
-		s.packet = conn
-		wg.Go(func() {
-			if err := echoPackets(conn); !errors.Is(err, net.ErrClosed) {
-				log.Error("echo server ended", "address", at, "error", err)
-			}
-		})
-		return nil
+		serve = func() error { return server.ServePackets(conn) }
+	} else {
+		ln, err := net.Listen("tcp", at)
+		if err != nil {
+			return explain(err, at)
+		}
+		serve = func() error { return server.Serve(ln) }
 	}
-	ln, err := net.Listen("tcp", at)
-	if err != nil {
-		return explain(err, at)
-	}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	s.http = &http.Server{
-		Handler:           s.echo,
-		Protocols:         protocols,
-		ReadHeaderTimeout: 30 * time.Second,
-		// Proxies keep idle connections for an hour; whoever closes first
-		// loses a request now and then, so it mustn't be the server.
-		IdleTimeout:    2 * time.Hour,
-		MaxHeaderBytes: maxHeaders,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	srv := s.http
+	s.server = server
 	wg.Go(func() {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(); err != nil {
 			log.Error("echo server ended", "address", at, "error", err)
 		}
 	})
@@ -105,28 +102,20 @@ func explain(err error, at string) error {
 // close frees the port and lets running requests end in the background, unless
 // ctx ends.
 func (s *socket) close(ctx context.Context, wg *sync.WaitGroup) {
-	if s.http != nil {
-		// An ended context makes Shutdown close the listener and return.
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		if s.http.Shutdown(ended) == nil {
-			return
-		}
+	server := s.server
+	if server == nil {
+		return
 	}
+	server.Stop()
 	wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, drain)
 		defer cancel()
-		s.shutdown(ctx)
+		server.Shutdown(ctx)
 	})
 }
 
 func (s *socket) shutdown(ctx context.Context) {
-	if s.packet != nil {
-		s.packet.Close()
-	}
-	if s.http != nil {
-		if err := s.http.Shutdown(ctx); err != nil {
-			s.http.Close()
-		}
+	if s.server != nil {
+		s.server.Shutdown(ctx)
 	}
 }

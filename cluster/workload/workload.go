@@ -35,10 +35,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/provision/loopback"
 )
 
-// AnnotationReady on a Deployment, or on its pod template, which wins, is the
-// number of replicas that are ready.
-const AnnotationReady = "causeway.dev/ready"
-
 // Addresses hands out addresses on which pods listen.
 type Addresses interface {
 	// Addr gives the address of a key, the same one until it is released.
@@ -173,7 +169,7 @@ func (m *Manager) open(l listener, want server) {
 		s = &socket{listener: l, cluster: m.cfg.Cluster}
 		p.listeners[l] = s
 	}
-	s.stay(want.service)
+	s.stay(want, m.closing, &m.wg)
 	if s.isOpen() || p.err != nil {
 		return
 	}

@@ -2,7 +2,10 @@ package workload
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/workload/echo"
 )
 
 // pool hands out loopback addresses that other test processes hardly use.
@@ -90,7 +94,7 @@ func at(e cluster.Endpoint, port int) string {
 	return net.JoinHostPort(e.Addr.String(), strconv.Itoa(port))
 }
 
-func get(t testing.TB, client *http.Client, url string, header http.Header) (*http.Response, Echo) {
+func get(t testing.TB, client *http.Client, url string, header http.Header) (*http.Response, echo.HTTP) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
@@ -108,7 +112,7 @@ func get(t testing.TB, client *http.Client, url string, header http.Header) (*ht
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e Echo
+	var e echo.HTTP
 	_ = json.Unmarshal(body, &e)
 	return resp, e
 }
@@ -120,57 +124,142 @@ func oneWeb(replicas int32) Input {
 	}
 }
 
-func TestEcho(t *testing.T) {
+// What listens on a pod's ports is an echo server with the pod's name.
+func TestPodAnswers(t *testing.T) {
 	t.Parallel()
 	m, _ := manager(t, Config{})
 	eps := endpoints(m.Apply(oneWeb(2)))
 	if len(eps) != 2 || !eps[0].Ready || eps[0].Addr == eps[1].Addr {
 		t.Fatalf("%+v", eps)
 	}
-	url := "http://" + at(eps[1], 15678)
-	h2c := new(http.Protocols)
-	h2c.SetUnencryptedHTTP2(true)
-	for proto, client := range map[string]*http.Client{"HTTP/1.1": {Transport: &http.Transport{}}, "HTTP/2.0": {Transport: &http.Transport{Protocols: h2c}}} {
-		resp, e := get(t, client, url+"/a/../b?x=1", http.Header{"X-One": {"1", "2"}, "X-Echo-Set-Header": {"x-back: v1, x-more:v2"}})
-		if resp.StatusCode != http.StatusOK || e.Path != "/a/../b?x=1" || e.Method != http.MethodGet || e.Proto != proto || e.Host != at(eps[1], 15678) ||
-			fmt.Sprint(e.Headers["X-One"]) != "[1 2]" || e.Namespace != "ns" || e.Service != "web" || e.Pod != eps[1].Pod || e.Cluster != "east" {
-			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for _, ep := range eps {
+		if _, e := get(t, client, "http://"+at(ep, 15678), nil); e.Pod != ep.Pod || e.Namespace != "ns" || e.Service != "web" || e.Cluster != "east" {
+			t.Errorf("%s: %+v", ep.Pod, e)
 		}
-		if resp.Header.Get("X-Back") != "v1" || resp.Header.Get("X-More") != "v2" || resp.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("%s: %v", proto, resp.Header)
+		conn, err := net.Dial("udp", at(ep, 15678))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if resp, e := get(t, client, url+"/status/503", nil); resp.StatusCode != http.StatusServiceUnavailable || e.Pod != eps[1].Pod {
-			t.Errorf("%s: %d %+v", proto, resp.StatusCode, e)
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = conn.Write([]byte("hello"))
+		var answer echo.Stream
+		if err := json.NewDecoder(conn).Decode(&answer); err != nil || answer.Pod != ep.Pod || answer.Data.Data != "hello" {
+			t.Errorf("udp: %+v %v", answer, err)
 		}
-		for path, want := range map[string]int{"/status/204": 204, "/status/99": 400, "/?delay=1ms": 200, "/?delay=1h": 400, "/health": 200} {
-			if resp, _ := get(t, client, url+path, nil); resp.StatusCode != want {
-				t.Errorf("%s: %s gives %d", proto, path, resp.StatusCode)
-			}
-		}
-		resp, err := client.Post(url, "text/plain", io.LimitReader(endless{}, maxBody+1))
-		if err == nil { // else the server closed the connection first, as it may
-			if resp.Body.Close(); resp.StatusCode != http.StatusRequestEntityTooLarge {
-				t.Errorf("%s: a body over the bound gives %d", proto, resp.StatusCode)
-			}
-		}
-		client.CloseIdleConnections()
-	}
-	conn, err := net.Dial("udp", at(eps[0], 15678))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_, _ = conn.Write([]byte("hello"))
-	buf := make([]byte, 10)
-	if n, err := conn.Read(buf); string(buf[:n]) != "hello" {
-		t.Errorf("udp: %q %v", buf[:n], err)
 	}
 }
 
-type endless struct{}
+// Annotations make pods misbehave and mend them, while they stay ready: it is
+// for proxies to find out.
+func TestFaultsByAnnotation(t *testing.T) {
+	t.Parallel()
+	m, _ := manager(t, Config{})
+	in := oneWeb(2)
+	apply := func(annotations map[string]string) []cluster.Endpoint {
+		t.Helper()
+		d := deployment("a", 2)
+		d.Annotations = annotations
+		in.Deployments = []Deployment{d}
+		r := m.Apply(in)
+		m.Delivered()
+		if len(r.Problems) > 0 {
+			t.Fatal(r.Problems)
+		}
+		eps := endpoints(r)
+		if len(eps) != 2 || !eps[0].Ready || !eps[1].Ready {
+			t.Fatalf("%v: must both be ready: %+v", annotations, eps)
+		}
+		return eps
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	// outcome is a status, or 0 for a connection that broke.
+	outcome := func(ep cluster.Endpoint) int {
+		resp, err := client.Get("http://" + at(ep, 15678))
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		var e echo.HTTP
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Pod != ep.Pod {
+			t.Errorf("answer with status %d: %+v %v", resp.StatusCode, e, err)
+		}
+		return resp.StatusCode
+	}
+	for _, step := range []struct {
+		annotations   map[string]string
+		first, second int
+	}{
+		{map[string]string{AnnotationFail: "503"}, 503, 503},
+		{map[string]string{AnnotationFail: "503", AnnotationFaulty: "1"}, 503, 200},
+		{map[string]string{AnnotationFail: "reset", AnnotationFaulty: "1"}, 0, 200},
+		{map[string]string{AnnotationFail: "refuse", AnnotationFaulty: "1"}, 0, 200},
+		{nil, 200, 200},
+		{map[string]string{AnnotationSlow: "50ms"}, 200, 200},
+	} {
+		eps := apply(step.annotations)
+		for i, want := range []int{step.first, step.second} {
+			started := time.Now()
+			if got := outcome(eps[i]); got != want {
+				t.Errorf("%v: pod %d gives %d, want %d", step.annotations, i, got, want)
+			}
+			if slow, _ := time.ParseDuration(step.annotations[AnnotationSlow]); time.Since(started) < slow {
+				t.Errorf("%v: pod %d answered at once", step.annotations, i)
+			}
+		}
+	}
+	conn, err := net.Dial("tcp", at(apply(map[string]string{AnnotationFail: "refuse"})[0], 15678))
+	if err == nil {
+		conn.Close()
+		t.Error("a pod that refuses must not listen")
+	}
+}
 
-func (endless) Read(p []byte) (int, error) { return len(p), nil }
+// The certificate of the Secret that the annotation names is shown, a
+// self-signed one for the Services' names without it.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	m, _ := manager(t, Config{})
+	in := oneWeb(1)
+	in.Services = append(in.Services, service("web2", "app", "a", port("", 80, 15678)))
+	shown := func() *x509.Certificate {
+		t.Helper()
+		conn, err := tls.Dial("tcp", at(endpoints(m.Apply(in))[0], 15678), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0]
+	}
+	own := shown()
+	for _, name := range []string{"web.ns.svc", "web.ns.svc.cluster.local", "web2.ns.svc.clusterset.local"} {
+		if err := own.VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+	given, err := echo.SelfSigned([]string{"given.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(given.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Secrets = map[string]*corev1.Secret{"ns/cert": {Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+		corev1.TLSCertKey:       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: given.Certificate[0]}),
+		corev1.TLSPrivateKeyKey: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+	}}}
+	in.Deployments[0].Annotations = map[string]string{AnnotationTLSSecret: "cert"}
+	if err := shown().VerifyHostname("given.example"); err != nil {
+		t.Error(err)
+	}
+	in.Deployments[0].Annotations[AnnotationTLSSecret] = "other"
+	if r := m.Apply(in); len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Message, `names "other"`) {
+		t.Errorf("%+v", r.Problems)
+	}
+}
 
 // until ticks a manager as its owner does, until a condition holds.
 func until(t testing.TB, m *Manager, what string, ok func() bool) {

@@ -21,6 +21,7 @@ var layers = []struct {
 	may []string
 }{
 	{"cluster", nil},
+	{"cluster/workload/echo", []string{"api/causeway/v1"}},
 	{"cluster/...", []string{"cluster/..."}},
 	{"api/causeway/v1", nil},
 	{"federation/store/...", []string{"federation/store/..."}},
