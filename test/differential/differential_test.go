@@ -248,7 +248,7 @@ func (p *proxy) listens(res *resolve.Result, from explain.Source, q explain.Requ
 		}
 		name = translate.FrontendListenerName(k, q.Port)
 	}
-	if _, ok := p.state.Resources.Get(translate.TypeListener, name); !ok {
+	if _, ok := p.state.Load().Resources.Get(translate.TypeListener, name); !ok {
 		return netip.AddrPort{}, false
 	}
 	at, _ := p.binds.of(name)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +60,7 @@ type rig struct {
 
 type proxy struct {
 	translate.Proxy
-	state *translate.State
+	state atomic.Pointer[translate.State] // what it was told last
 	binds *binds
 }
 
@@ -126,9 +127,9 @@ func (r *rig) follow(revision int64, res *resolve.Result) {
 	r.t.Helper()
 	for id, p := range r.proxies {
 		in := translate.Input{Proxy: p.Proxy, Result: res, Bindings: p.binds, Options: translate.Options{DebugHeaders: true}, Cache: r.cache}
-		old := p.state
-		p.state = translate.Build(in)
-		r.server.Set(id, p.state.Resources, changes(old, p.state), server.Stamp{Revision: revision, At: time.Now()})
+		old, next := p.state.Load(), translate.Build(in)
+		p.state.Store(next)
+		r.server.Set(id, next.Resources, changes(old, next), server.Stamp{Revision: revision, At: time.Now()})
 	}
 	deadline := time.After(30 * time.Second)
 	for {

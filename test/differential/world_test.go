@@ -43,12 +43,23 @@ type world struct {
 	edit     *federation.Edit
 	pods     *pods
 	revision int64
+	born     map[string]int64 // create revisions, by cluster and object
+	// steady leaves out what answers 503: every Service has endpoints that are ready.
+	steady bool
 }
 
 // draw makes a clusterset.
 func draw(t *testing.T, seed uint64, p *pods) *federation.Snapshot {
 	t.Helper()
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), edit: federation.NewBuilder().Edit(), pods: p}
+	b := federation.NewBuilder()
+	newWorld(t, seed, p, b, false)
+	return b.Snapshot()
+}
+
+// newWorld makes the first Snapshot of a Builder.
+func newWorld(t *testing.T, seed uint64, p *pods, b *federation.Builder, steady bool) *world {
+	t.Helper()
+	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), edit: b.Edit(), pods: p, born: map[string]int64{}, steady: steady}
 	for _, c := range []cluster.ID{east, west} {
 		w.edit.SetCluster(federation.Cluster{ID: c, Health: federation.Health{Liveness: federation.Alive},
 			Meta: cluster.Meta{Region: "region-" + string(c), Network: "one", TrustDomain: string(c) + ".test"}})
@@ -75,8 +86,8 @@ func draw(t *testing.T, seed uint64, p *pods) *federation.Snapshot {
 		w.route(t, fmt.Sprintf("mesh-%d", i), namespaces[w.IntN(3)], w.meshParent())
 	}
 	w.edit.SetRevision(w.revision)
-	snap, _ := w.edit.Commit()
-	return snap
+	w.edit.Commit()
+	return w
 }
 
 func (w *world) one(n int) int { return w.IntN(n) }
@@ -102,7 +113,12 @@ func ptr[T any](v T) *T { return &v }
 func (w *world) put(t *testing.T, c cluster.ID, kind cluster.Kind, ns, name string, value any) {
 	t.Helper()
 	w.revision++
-	o := &cluster.Object{Ref: cluster.Ref{Kind: kind, Namespace: ns, Name: name}, Cluster: c, Value: value, Seniority: cluster.Seniority{Revision: w.revision}}
+	o := &cluster.Object{Ref: cluster.Ref{Kind: kind, Namespace: ns, Name: name}, Cluster: c, Value: value}
+	key := string(c) + " " + o.String()
+	if w.born[key] == 0 {
+		w.born[key] = w.revision
+	}
+	o.Seniority.Revision = w.born[key]
 	if err := w.edit.Apply(federation.Change{Cluster: c, Ref: o.Ref, Object: o}); err != nil {
 		t.Fatal(err)
 	}
@@ -112,11 +128,7 @@ func (w *world) service(t *testing.T, c cluster.ID, s svc) {
 	meta := metav1.ObjectMeta{Namespace: s.namespace, Name: s.name}
 	w.put(t, c, cluster.KindService, s.namespace, s.name, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1",
 		Ports: []corev1.ServicePort{{Name: "http", Port: 80, AppProtocol: ptr("http")}, {Name: "alt", Port: 8080, AppProtocol: ptr("http")}}}})
-	slice := &cluster.EndpointSlice{Service: s.name, Ports: []cluster.EndpointPort{{Name: "http", Port: w.pods.port, Protocol: "TCP"}, {Name: "alt", Port: w.pods.port, Protocol: "TCP"}}}
-	for i, a := range w.pods.take(c, w.IntN(4)) {
-		slice.Endpoints = append(slice.Endpoints, cluster.Endpoint{Addr: a, Pod: fmt.Sprintf("%s-%s-%d", s.name, c, i), Ready: !w.chance(5), Serving: true})
-	}
-	w.put(t, c, cluster.KindEndpointSlice, s.namespace, s.name+"-1", slice)
+	w.endpoints(t, c, s)
 	if s.name == "a" || s.name == "d" || w.chance(2) {
 		export := &mcsv1beta1.ServiceExport{ObjectMeta: meta}
 		export.Annotations = map[string]string{}
@@ -128,6 +140,20 @@ func (w *world) service(t *testing.T, c cluster.ID, s svc) {
 		}
 		w.put(t, c, cluster.KindServiceExport, s.namespace, s.name, export)
 	}
+}
+
+// endpoints gives a Service some pods.
+func (w *world) endpoints(t *testing.T, c cluster.ID, s svc) {
+	slice := &cluster.EndpointSlice{Service: s.name, Ports: []cluster.EndpointPort{{Name: "http", Port: w.pods.port, Protocol: "TCP"}, {Name: "alt", Port: w.pods.port, Protocol: "TCP"}}}
+	n := w.IntN(4)
+	if w.steady {
+		n = max(n, 1)
+	}
+	for i, a := range w.pods.take(c, n) {
+		ready := !w.chance(5) || w.steady && i == 0
+		slice.Endpoints = append(slice.Endpoints, cluster.Endpoint{Addr: a, Pod: fmt.Sprintf("%s-%s-%d", s.name, c, i), Ready: ready, Serving: true})
+	}
+	w.put(t, c, cluster.KindEndpointSlice, s.namespace, s.name+"-1", slice)
 }
 
 func (w *world) grant(t *testing.T, ns string) {
@@ -191,7 +217,16 @@ func (w *world) meshParent() gatewayv1.ParentReference {
 	return p
 }
 
+// route makes a route at home in east or, if it may, in west.
 func (w *world) route(t *testing.T, name, ns string, parent gatewayv1.ParentReference) {
+	c := east
+	if parent.Kind != nil && w.chance(4) {
+		c = west
+	}
+	w.routeIn(t, c, name, ns, parent)
+}
+
+func (w *world) routeIn(t *testing.T, c cluster.ID, name, ns string, parent gatewayv1.ParentReference) {
 	r := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
 	r.Spec.ParentRefs = []gatewayv1.ParentReference{parent}
 	if parent.Kind == nil {
@@ -201,10 +236,6 @@ func (w *world) route(t *testing.T, name, ns string, parent gatewayv1.ParentRefe
 	}
 	for range 1 + w.IntN(3) {
 		r.Spec.Rules = append(r.Spec.Rules, w.rule())
-	}
-	c := east
-	if parent.Kind != nil && w.chance(4) {
-		c = west
 	}
 	w.put(t, c, cluster.KindHTTPRoute, ns, name, r)
 }
