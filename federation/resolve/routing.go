@@ -281,6 +281,9 @@ type Rewrite struct {
 	PrefixPath *string // replaces the match's prefix
 }
 
+// ChangesPath reports whether more than the host changes.
+func (w *Rewrite) ChangesPath() bool { return w.FullPath != nil || w.PrefixPath != nil }
+
 // Redirect answers with a Location. Empty fields keep the request's part.
 type Redirect struct {
 	Scheme     string

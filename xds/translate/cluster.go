@@ -77,16 +77,7 @@ func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
 	c := edsCluster(name, name)
 	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	// What is opaque to sidecars may still be the backend of an HTTPRoute.
-	speaks := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
-	}
-	if b.Config.AppProtocol == resolve.AppH2C {
-		speaks.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
-	}
-	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)},
-		UpstreamProtocolOptions:   &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: speaks},
-	})}
+	c.TypedExtensionProtocolOptions = speaks(b.Config.AppProtocol == resolve.AppH2C)
 	var problems []Problem
 	for _, x := range b.Config.Crossings {
 		if x.TrustDomain == "" {
@@ -100,6 +91,22 @@ func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
 		})
 	}
 	return c, problems
+}
+
+// speaks says how requests are sent: by HTTP/2 with prior knowledge, or by HTTP/1.1.
+func speaks(h2 bool) map[string]*anypb.Any {
+	how := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
+	}
+	if h2 {
+		how.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			AllowConnect: true, // a WebSocket over HTTP/2 (RFC 8441)
+		}}
+	}
+	return map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)},
+		UpstreamProtocolOptions:   &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: how},
+	})}
 }
 
 // crossingTLS enters another network: mTLS towards its crossing gateways, and to

@@ -28,13 +28,20 @@ type headerChanges struct {
 	host              string
 }
 
-// headerMods translates header modifiers. An error means that Envoy would refuse them.
+// headerMods translates header modifiers, and what a rewrite does to the Host. An
+// error means that Envoy would refuse them.
 func headerMods(f resolve.Filters) (out headerChanges, err error) {
 	if out.request, out.host, err = headerChange(f.Request, true); err != nil {
 		return out, fmt.Errorf("request headers: %w", err)
 	}
 	if out.response, _, err = headerChange(f.Response, false); err != nil {
 		return out, fmt.Errorf("response headers: %w", err)
+	}
+	if w := f.Rewrite; w != nil && w.Hostname != "" {
+		if !hostname(w.Hostname) {
+			return out, fmt.Errorf("%q can't be a hostname", clip(w.Hostname))
+		}
+		out.host = w.Hostname
 	}
 	return out, nil
 }

@@ -17,7 +17,8 @@ import (
 //	           gateway/<port>                         gateway
 //	           crossing                               crossing
 //	Route      frontend/<Frontend>/<port>             what governs the proxy's namespace
-//	           gateway/<ns>/<name>/<port>
+//	           gateway/<ns>/<name>/<port>             listeners of HTTP
+//	           gateway/<ns>/<name>/<port>/<listener>  one listener of HTTPS
 //	Cluster    <Backend>                              sidecar, gateway
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
 //	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
@@ -58,6 +59,11 @@ func GatewayListenerName(port int32) string { return prefixGateway + strconv.Ito
 // GatewayRouteName is the name of a Gateway's routes for a port.
 func GatewayRouteName(namespace, name string, port int32) string {
 	return prefixGateway + namespace + "/" + name + "/" + strconv.Itoa(int(port))
+}
+
+// HTTPSRouteName is the name of the routes of one HTTPS listener of a Gateway.
+func HTTPSRouteName(namespace, name string, l *resolve.Listener) string {
+	return GatewayRouteName(namespace, name, l.Port) + "/" + l.Key()
 }
 
 // ChainName is the name of the internal listener, and of the cluster leading to

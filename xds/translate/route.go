@@ -2,17 +2,14 @@ package translate
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -52,13 +49,12 @@ func routeConfiguration(name string, hosts []*routev3.VirtualHost) *routev3.Rout
 }
 
 // virtualHost translates a table. A request that no rule matches gets 404 from
-// Envoy, since there is no other route (GEP-1294, route presence).
+// Envoy, since there is no other route (GEP-1294, route presence); a gRPC client
+// sees UNIMPLEMENTED.
 func (s *routeSet) virtualHost(name string, domains []string, table *resolve.RouteTable, exactHost string) *routev3.VirtualHost {
 	out := &routev3.VirtualHost{Name: name, Domains: domains, RetryPolicy: retryPolicy()}
 	for _, rule := range table.Rules {
-		if r := s.route(rule, exactHost); r != nil {
-			out.Routes = append(out.Routes, r)
-		}
+		out.Routes = append(out.Routes, s.routes(rule, exactHost)...)
 	}
 	return out
 }
@@ -81,36 +77,59 @@ func (s *routeSet) plainHost(name string, key resolve.FrontendKey, backend resol
 	return &routev3.VirtualHost{Name: name, Domains: []string{"*"}, RetryPolicy: retryPolicy(), Routes: []*routev3.Route{r}}
 }
 
-// route translates a rule; nil if its match can't be.
-func (s *routeSet) route(rule *resolve.Rule, exactHost string) *routev3.Route {
-	subject := rule.Route.String()
+// routes translates a rule: one Envoy route for each of its legs, with those that
+// answer CORS preflights before it. None if its match can't be translated.
+func (s *routeSet) routes(rule *resolve.Rule, exactHost string) []*routev3.Route {
 	where := fmt.Sprintf("rules[%d].matches[%d]", rule.RuleIndex, rule.MatchIndex)
 	match, err := routeMatch(&rule.Match)
 	if err != nil {
-		s.fail(subject, "%s is left out: %v", where, err)
+		s.fail(rule.Route.String(), "%s is left out: %v", where, err)
 		return nil
 	}
-	out := &routev3.Route{Name: valid(RuleName(rule)), Match: match}
-	before := len(s.needs)
-	if err := s.act(out, rule, exactHost); err != nil {
-		s.fail(subject, "%s answers 500: %v", where, err)
-		s.needs = s.needs[:before]
-		s.answer500(out)
-	}
-	// What is wrong must stay within this route: Envoy refuses a RouteConfiguration whole.
-	if err := out.ValidateAll(); err != nil {
-		s.fail(subject, "%s is left out: %v", where, err)
-		s.needs = s.needs[:before]
-		return nil
+	var out []*routev3.Route
+	for _, l := range legs(rule) {
+		out = append(out, s.leg(rule, l, l.within(match), where, exactHost)...)
 	}
 	return out
 }
 
-func (s *routeSet) answer500(out *routev3.Route) {
+// leg translates a leg. What is wrong must stay within it: Envoy refuses a
+// RouteConfiguration whole.
+func (s *routeSet) leg(rule *resolve.Rule, l *leg, match *routev3.RouteMatch, where, exactHost string) []*routev3.Route {
+	subject := rule.Route.String()
+	main := &routev3.Route{Name: valid(RuleName(rule)), Match: match}
+	before := len(s.needs)
+	list, err := s.act(main, rule, l, exactHost)
+	if err != nil {
+		s.fail(subject, "%s answers %d: %v", where, failure(rule), err)
+		s.needs = s.needs[:before]
+		s.refuse(main, rule)
+		list = []*routev3.Route{main}
+	}
+	for _, r := range list {
+		if err := r.ValidateAll(); err != nil {
+			s.fail(subject, "%s is left out: %v", where, err)
+			s.needs = s.needs[:before]
+			return nil
+		}
+	}
+	return list
+}
+
+// failure is the status of requests that a rule can't serve. GRPCRoute asks for
+// UNAVAILABLE, which is what Envoy makes of 503 for gRPC, HTTPRoute for 500.
+func failure(rule *resolve.Rule) int {
+	if rule.Route.Kind == cluster.KindGRPCRoute {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func (s *routeSet) refuse(out *routev3.Route, rule *resolve.Rule) {
 	name, match := out.Name, out.Match
 	out.Reset()
 	out.Name, out.Match = name, match
-	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusInternalServerError}}
+	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(failure(rule))}}
 	s.debug(out)
 }
 
@@ -120,76 +139,79 @@ func (s *routeSet) debug(out *routev3.Route) {
 	}
 }
 
-func (s *routeSet) act(out *routev3.Route, rule *resolve.Rule, exactHost string) error {
-	if rule.Invalid != "" {
-		s.answer500(out)
-		return nil
+// act says what the route of a leg does, and gives it after the routes that must
+// come before it.
+func (s *routeSet) act(out *routev3.Route, rule *resolve.Rule, l *leg, exactHost string) ([]*routev3.Route, error) {
+	if l.refuse {
+		s.refuse(out, rule)
+		return []*routev3.Route{out}, nil
 	}
-	change, err := headerMods(rule.Filters)
+	change, err := headerMods(l.filters)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if rule.Redirect != nil {
-		r, err := redirectAction(&rule.Match, rule.Redirect, exactHost)
+	if a := l.filters.Auth; a != nil {
+		if err := s.authorize(out, a); err != nil {
+			return nil, err
+		}
+	}
+	if l.redirect != nil {
+		r, err := redirectAction(&rule.Match, l.redirect, exactHost)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		out.Action = &routev3.Route_Redirect{Redirect: r}
 		change.putOn(out)
 		s.debug(out)
-		return nil
+	} else if err := s.forward(out, rule, l, change); err != nil {
+		return nil, err
 	}
+	if l.filters.CORS == nil {
+		return []*routev3.Route{out}, nil
+	}
+	before, err := s.cors(out, rule, l.filters.CORS)
+	return append(before, out), err
+}
+
+// forward sends the requests of a leg to its shares.
+func (s *routeSet) forward(out *routev3.Route, rule *resolve.Rule, l *leg, change headerChanges) (err error) {
 	action := &routev3.RouteAction{
 		ClusterNotFoundResponseCode: routev3.RouteAction_INTERNAL_SERVER_ERROR,
 		Timeout:                     dur(max(rule.RequestTimeout, 0)),
 	}
-	if w := rule.Filters.Rewrite; w != nil {
-		if w.Hostname != "" {
-			if !hostname(w.Hostname) {
-				return fmt.Errorf("%q can't be a hostname", clip(w.Hostname))
-			}
-			change.host = w.Hostname
-		}
+	if failure(rule) == http.StatusServiceUnavailable {
+		action.ClusterNotFoundResponseCode = routev3.RouteAction_SERVICE_UNAVAILABLE
+	}
+	if w := l.filters.Rewrite; w != nil {
 		c, err := changePath(&rule.Match, w.FullPath, w.PrefixPath)
 		if err != nil {
 			return err
 		}
 		action.PrefixRewrite, action.RegexRewrite = c.prefix, c.regex
 	}
-	live, sum := liveBackends(rule)
-	switch {
-	case len(live) == 0:
-		s.answer500(out)
-		return nil
-	case len(live) == 1:
-		err = s.single(out, action, change, live[0])
-	default:
-		err = s.weighted(out, action, change, live, sum)
+	for _, m := range l.filters.Mirrors {
+		if p := mirrorPolicy(m, l.alone); p != nil {
+			p.Cluster = s.clusterOf(m.Backend)
+			action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, p)
+		}
+	}
+	if x := rule.Session; x != nil {
+		if err := persist(out, x, &rule.Match); err != nil {
+			return err
+		}
+	}
+	if len(l.shares) == 1 {
+		err = s.single(out, action, change, l.shares[0])
+	} else {
+		err = s.weighted(out, action, change, l)
 	}
 	if err != nil {
 		return err
 	}
-	chained := !slices.ContainsFunc(live, func(b *resolve.WeightedBackend) bool { return b.Chain == nil || b.Invalid != "" })
-	action.RetryPolicy = tries(rule.BackendTimeout, chained)
+	chained := !slices.ContainsFunc(l.shares, func(b *resolve.WeightedBackend) bool { return b.Chain == nil || b.Invalid != "" })
+	action.RetryPolicy = tries(rule, chained)
 	out.Action = &routev3.Route_Route{Route: action}
 	return nil
-}
-
-// liveBackends lists the shares that get requests, with the sum of their weights;
-// none if all of them are invalid.
-func liveBackends(rule *resolve.Rule) (live []*resolve.WeightedBackend, sum uint64) {
-	usable := false
-	for i := range rule.Backends {
-		if b := &rule.Backends[i]; b.Weight > 0 {
-			live = append(live, b)
-			sum += uint64(b.Weight)
-			usable = usable || b.Invalid == ""
-		}
-	}
-	if !usable {
-		return nil, 0
-	}
-	return live, sum
 }
 
 // single sends all requests to one backend: everything stands on the route.
@@ -204,17 +226,17 @@ func (s *routeSet) single(out *routev3.Route, action *routev3.RouteAction, chang
 	}
 	change.response.add = append(change.response.add, s.debugBackend(out.Name, b)...)
 	change.putOn(out)
-	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: s.clusterOf(b)}
+	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: s.shareCluster(b)}
 	return nil
 }
 
 // weighted splits requests. Envoy applies what stands on a share before what
 // stands on its route, but a rule's filters come first: they are repeated on each
 // share, unless no share has filters of its own.
-func (s *routeSet) weighted(out *routev3.Route, action *routev3.RouteAction, change headerChanges, live []*resolve.WeightedBackend, sum uint64) error {
+func (s *routeSet) weighted(out *routev3.Route, action *routev3.RouteAction, change headerChanges, l *leg) error {
 	list := &routev3.WeightedCluster{}
-	repeat := slices.ContainsFunc(live, func(b *resolve.WeightedBackend) bool {
-		return !b.Filters.Request.Empty() || !b.Filters.Response.Empty()
+	repeat := slices.ContainsFunc(l.shares, func(b *resolve.WeightedBackend) bool {
+		return !b.Filters.Request.Empty() || !b.Filters.Response.Empty() || b.Filters.Rewrite != nil
 	})
 	if !repeat {
 		change.putOn(out)
@@ -222,8 +244,8 @@ func (s *routeSet) weighted(out *routev3.Route, action *routev3.RouteAction, cha
 	if change.host != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: change.host}
 	}
-	for _, b := range live {
-		w := &routev3.WeightedCluster_ClusterWeight{Name: s.clusterOf(b), Weight: u32(scale(b.Weight, sum))}
+	for _, b := range l.shares {
+		w := &routev3.WeightedCluster_ClusterWeight{Name: s.shareCluster(b), Weight: u32(scale(b.Weight, l.sum))}
 		var own headerChanges
 		if repeat {
 			mine, err := headerMods(b.Filters)
@@ -258,64 +280,23 @@ func (s *routeSet) debugBackend(route string, b *resolve.WeightedBackend) []*cor
 	return []*corev3.HeaderValueOption{setHeader(HeaderRoute, literal(route)), setHeader(HeaderUpstream, upstreamFormat)}
 }
 
-func (s *routeSet) clusterOf(b *resolve.WeightedBackend) string {
+// shareCluster names the cluster of a share.
+func (s *routeSet) shareCluster(b *resolve.WeightedBackend) string {
 	switch {
-	case b.Invalid != "" || !utf8.ValidString(b.Backend.String()):
+	case b.Invalid != "":
 		return nameNoCluster
 	case b.Chain != nil && utf8.ValidString(b.Chain.String()):
-		k := chainUnit(*b.Chain, b.Backend.Port)
-		s.needs = append(s.needs, k)
+		s.needs = append(s.needs, chainUnit(*b.Chain, b.Backend.Port))
 		return ChainName(*b.Chain, b.Backend.Port)
 	}
-	s.needs = append(s.needs, backendUnit(b.Backend))
-	return b.Backend.String()
+	return s.clusterOf(b.Backend)
 }
 
-// scale keeps the sum of a rule's weights within Envoy's 32 bits.
-func scale(weight uint32, sum uint64) uint32 {
-	if sum <= math.MaxUint32 {
-		return weight
+// clusterOf names the cluster of a backend.
+func (s *routeSet) clusterOf(b resolve.BackendKey) string {
+	if !utf8.ValidString(b.String()) {
+		return nameNoCluster
 	}
-	return uint32(max(1, uint64(weight)*(math.MaxUint32/2)/sum))
-}
-
-// retryPolicy repeats what no backend can have seen: connections that failed and
-// streams that were refused or reset before the request went out. That is safe
-// for every method. The second repetition goes to other clusters, if there are.
-func retryPolicy() *routev3.RetryPolicy {
-	return &routev3.RetryPolicy{
-		RetryOn:    "connect-failure,refused-stream,reset-before-request",
-		NumRetries: u32(2),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&hostsv3.PreviousHostsPredicate{})},
-		}},
-		RetryPriority: &routev3.RetryPolicy_RetryPriority{
-			Name:       "envoy.retry_priorities.previous_priorities",
-			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2})},
-		},
-		HostSelectionRetryMaxAttempts: 3,
-		RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: dur(10 * time.Millisecond), MaxInterval: dur(100 * time.Millisecond)},
-	}
-}
-
-// tries is the retry policy of a route, nil for that of its virtual host. The
-// first hop of a chain repeats nothing that the second one has seen; but while
-// the internal listener is being made, it waits for it.
-func tries(perTry time.Duration, chained bool) *routev3.RetryPolicy {
-	if perTry <= 0 && !chained {
-		return nil
-	}
-	p := retryPolicy()
-	if chained {
-		p = &routev3.RetryPolicy{
-			RetryOn:      "connect-failure",
-			NumRetries:   u32(5),
-			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: dur(25 * time.Millisecond), MaxInterval: dur(250 * time.Millisecond)},
-		}
-	}
-	if perTry > 0 {
-		p.PerTryTimeout = dur(perTry)
-	}
-	return p
+	s.needs = append(s.needs, backendUnit(b))
+	return b.String()
 }

@@ -317,12 +317,17 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 				hosts = append(hosts, set.virtualHost(l.Name+"/"+h.Hostname, []string{h.Hostname}, h.Table, exact))
 			}
 		}
-		config := routeConfiguration(name, hosts)
-		// Envoy's edge adds it; X-Forwarded-For says the same.
-		config.RequestHeadersToRemove = []string{"x-envoy-external-address"}
+		config := gatewayConfiguration(name, hosts)
 		r := newResource(name, "Gateway/"+g.Key(), config)
 		return routes{in.Cache.intern(TypeRoute, "", r), set.needs, set.problems}
 	})
+}
+
+func gatewayConfiguration(name string, hosts []*routev3.VirtualHost) *routev3.RouteConfiguration {
+	out := routeConfiguration(name, hosts)
+	// Envoy's edge adds it; X-Forwarded-For says the same.
+	out.RequestHeadersToRemove = []string{"x-envoy-external-address"}
+	return out
 }
 
 // hostPattern checks a virtual host's name: "*", "*.suffix", or one host, which
@@ -399,4 +404,7 @@ func (u *unit) makeBackend(in Input) {
 const (
 	protocolTCP  = "TCP"
 	protocolHTTP = "HTTP"
+
+	protocolHTTPS = "HTTPS"
+	protocolTLS   = "TLS"
 )

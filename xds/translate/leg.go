@@ -1,0 +1,130 @@
+package translate
+
+import (
+	"math"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
+
+// leg is what one Envoy route serves of a rule: as a rule all of it. Envoy splits
+// a route's requests by weights, but only headers can differ from one share to the
+// other. Where a share has a filter that is more than that, each share becomes
+// a leg: routes with the same match, one after the other, each of which takes its
+// fraction. Envoy draws one random number for a request, whichever routes it
+// looks at, so that the fractions partition the requests exactly.
+type leg struct {
+	shares []*resolve.WeightedBackend
+	sum    uint64 // of their weights
+	// filters are the rule's, with those of the share where there is but one.
+	// Header modifiers of shares are not among them.
+	filters  resolve.Filters
+	redirect *resolve.Redirect // answers the requests itself
+	refuse   bool              // answers that it can't serve them
+	alone    bool              // the leg is one share of a rule that has several
+	// below, of legParts, is where its fraction ends; 0 for all that is left.
+	below uint32
+}
+
+const legParts = 1_000_000 // the finest denominator that Envoy has
+
+// legs divides a rule.
+func legs(rule *resolve.Rule) []*leg {
+	switch {
+	case rule.Invalid != "":
+		return []*leg{{refuse: true}}
+	case rule.Redirect != nil:
+		return []*leg{{redirect: rule.Redirect, filters: rule.Filters}}
+	}
+	live, sum := liveBackends(rule)
+	if len(live) == 0 {
+		return []*leg{{refuse: true}}
+	}
+	divide := false
+	for _, b := range live {
+		divide = divide || needsLeg(rule, b)
+	}
+	if !divide {
+		return []*leg{{shares: live, sum: sum, filters: rule.Filters}}
+	}
+	var out []*leg
+	var seen uint64
+	last := uint32(0)
+	for i, b := range live {
+		l := &leg{shares: live[i : i+1], sum: uint64(b.Weight), filters: then(rule.Filters, b.Filters), redirect: b.Redirect, refuse: b.Invalid != "", alone: len(live) > 1}
+		seen += uint64(b.Weight)
+		if i < len(live)-1 {
+			// Every share gets something, as far as there are parts enough.
+			at := uint32(math.Round(float64(seen) / float64(sum) * legParts))
+			last = min(max(at, last+1), legParts-1)
+			l.below = last
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// needsLeg reports whether a share has a filter that a weighted cluster can't have.
+func needsLeg(rule *resolve.Rule, b *resolve.WeightedBackend) bool {
+	f, w := &b.Filters, rule.Filters.Rewrite
+	return b.Redirect != nil || f.CORS != nil || f.Auth != nil || len(f.Mirrors) > 0 ||
+		f.Rewrite != nil && (f.Rewrite.ChangesPath() || w != nil && w.ChangesPath())
+}
+
+// then gives a rule's filters with those of a share, save header modifiers.
+func then(rule, share resolve.Filters) resolve.Filters {
+	if share.Rewrite != nil {
+		rule.Rewrite = share.Rewrite
+	}
+	if share.CORS != nil {
+		rule.CORS = share.CORS
+	}
+	if share.Auth != nil {
+		rule.Auth = share.Auth
+	}
+	rule.Mirrors = append(rule.Mirrors[:len(rule.Mirrors):len(rule.Mirrors)], share.Mirrors...)
+	return rule
+}
+
+// within narrows a match to the leg's fraction.
+func (l *leg) within(match *routev3.RouteMatch) *routev3.RouteMatch {
+	if l.below == 0 {
+		return match
+	}
+	out := proto.Clone(match).(*routev3.RouteMatch)
+	out.RuntimeFraction = fraction(l.below, typev3.FractionalPercent_MILLION)
+	return out
+}
+
+func fraction(numerator uint32, of typev3.FractionalPercent_DenominatorType) *corev3.RuntimeFractionalPercent {
+	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: numerator, Denominator: of}}
+}
+
+// liveBackends lists the shares that get requests, with the sum of their weights;
+// none if all of them are invalid.
+func liveBackends(rule *resolve.Rule) (live []*resolve.WeightedBackend, sum uint64) {
+	usable := false
+	for i := range rule.Backends {
+		if b := &rule.Backends[i]; b.Weight > 0 {
+			live = append(live, b)
+			sum += uint64(b.Weight)
+			usable = usable || b.Invalid == ""
+		}
+	}
+	if !usable {
+		return nil, 0
+	}
+	return live, sum
+}
+
+// scale keeps the sum of a rule's weights within Envoy's 32 bits.
+func scale(weight uint32, sum uint64) uint32 {
+	if sum <= math.MaxUint32 {
+		return weight
+	}
+	return uint32(max(1, uint64(weight)*(math.MaxUint32/2)/sum))
+}
