@@ -13,22 +13,31 @@ import (
 const (
 	groupMCS = "multicluster.x-k8s.io"
 	tcp      = "TCP"
+	udp      = "UDP"
 )
 
-func (r *reader) compileBackends(c *compiled, o *cluster.Object, where string, in []gatewayv1.HTTPBackendRef, v via) []WeightedBackend {
+// maxWeightOfBackend is Gateway API's (BackendRef.weight).
+const maxWeightOfBackend = 1_000_000
+
+func (r *reader) compileBackends(c *compiled, o *cluster.Object, in []gatewayv1.HTTPBackendRef, at filterPlace, fail failFunc) []WeightedBackend {
 	var out []WeightedBackend
 	for i := range in {
 		ref := &in[i]
-		here := fmt.Sprintf("%s.backendRefs[%d]", where, i)
-		b := WeightedBackend{Weight: uint32(max(deref(ref.Weight, 1), 0))}
-		b.Filters, _ = compileFilters(ref.Filters, filterPlace{}, func(reason gatewayv1.RouteConditionReason, format string, a ...any) {
-			msg := c.refuse(reason, "%s: %s", here, fmt.Sprintf(format, a...))
-			if b.Invalid == "" {
-				b.Invalid = msg
-			}
+		here := at
+		short := fmt.Sprintf("backendRefs[%d]", i)
+		here.where = at.where + "." + short
+		weight := deref(ref.Weight, 1)
+		if weight < 0 || weight > maxWeightOfBackend {
+			fail(gatewayv1.RouteReasonUnsupportedValue, "%s: weight %d is not from 0 to %d", short, weight, maxWeightOfBackend)
+			weight = 0
+		}
+		b := WeightedBackend{Weight: uint32(weight)}
+		f := r.compileFilters(c, o, ref.Filters, here, func(reason gatewayv1.RouteConditionReason, format string, a ...any) {
+			fail(reason, "%s: %s", short, fmt.Sprintf(format, a...))
 		})
-		if p := r.resolveBackend(o, ref.BackendObjectReference, v, &b); p != nil {
-			p.message = here + ": " + p.message
+		b.Filters, b.Redirect, b.Invalid = f.Filters, f.redirect, f.unresolved
+		if p := r.resolveBackend(o, ref.BackendObjectReference, at.via, &b); p != nil {
+			p.message = here.where + ": " + p.message
 			c.unresolve(*p)
 			b.Invalid, b.Chain = p.message, nil
 		}
@@ -41,6 +50,12 @@ func (r *reader) compileBackends(c *compiled, o *cluster.Object, where string, i
 // why it means nothing. Key and Chain of b are set even where the backend can't
 // be used, as far as they are known.
 func (r *reader) resolveBackend(o *cluster.Object, ref gatewayv1.BackendObjectReference, v via, b *WeightedBackend) *problem {
+	return r.resolveBackendFor(o, ref, v, o.Kind == cluster.KindGRPCRoute, b)
+}
+
+// resolveBackendFor is resolveBackend for what may be called by gRPC whatever
+// the kind of the route.
+func (r *reader) resolveBackendFor(o *cluster.Object, ref gatewayv1.BackendObjectReference, v via, grpc bool, b *WeightedBackend) *problem {
 	group, kind := string(deref(ref.Group, "")), string(deref(ref.Kind, "Service"))
 	ns, name := o.Namespace, string(ref.Name)
 	if ref.Namespace != nil {
@@ -53,8 +68,12 @@ func (r *reader) resolveBackend(o *cluster.Object, ref gatewayv1.BackendObjectRe
 		}
 		return &problem{string(gatewayv1.RouteReasonInvalidKind), fmt.Sprintf("backends of kind %s are not supported: use Service or %s/ServiceImport", clip(kind), groupMCS)}
 	}
+	protocol := tcp
+	if o.Kind == cluster.KindUDPRoute {
+		protocol = udp
+	}
 	port := deref(ref.Port, 0)
-	b.Backend = BackendKey{Kind: BackendImport, Namespace: ns, Name: name, Port: port}
+	b.Backend = BackendKey{Kind: BackendImport, Namespace: ns, Name: name, Port: port, Protocol: keyProtocol(protocol)}
 	if isService {
 		b.Backend.Kind = BackendService
 		if o.Cluster != r.local {
@@ -68,10 +87,14 @@ func (r *reader) resolveBackend(o *cluster.Object, ref gatewayv1.BackendObjectRe
 		return &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("%s %s/%s: the port is missing", kind, ns, name)}
 	}
 	chain := FrontendKey{Kind: cluster.KindService, Namespace: ns, Name: name}
+	var speaks AppProtocol
+	homes := []cluster.ID{o.Cluster}
 	if isService {
-		if p := r.checkService(o.Cluster, ns, name, port); p != nil {
-			return p
+		p, none := r.findService(o.Cluster, ns, name, protocol, port)
+		if none != nil {
+			return none
 		}
+		speaks = appProtocol(*p)
 		if o.Cluster != r.local {
 			chain.Cluster = o.Cluster
 		}
@@ -81,20 +104,66 @@ func (r *reader) resolveBackend(o *cluster.Object, ref gatewayv1.BackendObjectRe
 		if m.imp == nil {
 			return &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("no cluster exports a Service %s/%s", ns, name)}
 		}
-		if m.imp.port(port) == nil {
-			return &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("ServiceImport %s/%s has no TCP port %d", ns, name, port)}
+		p := m.imp.portOf(protocol, port)
+		if p == nil {
+			return &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("ServiceImport %s/%s has no %s port %d", ns, name, protocol, port)}
 		}
+		speaks, homes = p.AppProtocol, p.Clusters
 	}
+	if why := r.unspeakable(o.Kind, speaks, homes, ns, name, port); why != "" {
+		return &problem{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("%s %s/%s: %s", kind, ns, name, why)}
+	}
+	b.Backend.HTTP2 = grpc && speaks != AppH2C
 	if v.gateway && v.chain && r.hasProducer(chain, port) {
 		b.Chain = &chain
 	}
 	return nil
 }
 
-// checkService tells why a Service of a cluster can't be a backend here.
-func (r *reader) checkService(home cluster.ID, ns, name string, port int32) *problem {
-	no := func(format string, a ...any) *problem {
-		return &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf(format, a...)}
+// unspeakable tells why a route of a kind can't use a port for what it speaks
+// (GEP-1911), or is empty.
+func (r *reader) unspeakable(kind cluster.Kind, speaks AppProtocol, homes []cluster.ID, ns, name string, port int32) string {
+	if kind != cluster.KindHTTPRoute && kind != cluster.KindGRPCRoute {
+		return "" // bytes are passed as they are
+	}
+	switch {
+	case speaks == AppReserved:
+		return fmt.Sprintf("the appProtocol of port %d is not known", port)
+	case speaks == AppWS && kind == cluster.KindGRPCRoute:
+		return fmt.Sprintf("the appProtocol of port %d is WebSocket, which a GRPCRoute can't speak", port)
+	case speaks == AppHTTPS && !slices.ContainsFunc(homes, func(id cluster.ID) bool { return r.hasBackendTLSPolicy(id, ns, name, port) }):
+		return fmt.Sprintf("the appProtocol of port %d is TLS, which takes a BackendTLSPolicy", port)
+	}
+	return ""
+}
+
+// hasBackendTLSPolicy tells whether a BackendTLSPolicy of a cluster names a port
+// of its Service, whatever it is worth.
+func (r *reader) hasBackendTLSPolicy(id cluster.ID, ns, name string, port int32) bool {
+	s := r.service(id, ns, name)
+	if s == nil {
+		return false
+	}
+	p := servicePort(s, tcp, port)
+	for _, o := range r.policiesOf(cluster.KindService, ns, name) {
+		t, ok := o.Value.(*gatewayv1.BackendTLSPolicy)
+		if !ok || o.Cluster != id {
+			continue
+		}
+		for _, ref := range t.Spec.TargetRefs {
+			if ref.Group == "" && ref.Kind == "Service" && string(ref.Name) == name && (ref.SectionName == nil || p != nil && string(*ref.SectionName) == p.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// findService gives a port of a Service of a cluster, or why it can't be a
+// backend here.
+func (r *reader) findService(home cluster.ID, ns, name, protocol string, port int32) (*corev1.ServicePort, *problem) {
+	no := func(format string, a ...any) (*corev1.ServicePort, *problem) {
+		return nil, &problem{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf(format, a...)}
 	}
 	s := r.service(home, ns, name)
 	if home != r.local && (s == nil || r.exportedService(home, ns, name) == nil) {
@@ -106,10 +175,11 @@ func (r *reader) checkService(home cluster.ID, ns, name string, port int32) *pro
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		return no("Service %s/%s is of type ExternalName and has no endpoints", ns, name)
 	}
-	if servicePort(s, port) == nil {
-		return no("Service %s/%s has no TCP port %d", ns, name, port)
+	p := servicePort(s, protocol, port)
+	if p == nil {
+		return no("Service %s/%s has no %s port %d", ns, name, protocol, port)
 	}
-	return nil
+	return p, nil
 }
 
 // permitted judges ReferenceGrants in the route's home cluster.
@@ -127,20 +197,20 @@ func (r *reader) permitted(o *cluster.Object, group, kind, ns, name string) bool
 	return false
 }
 
-// servicePort finds a TCP port of a Service by number.
-func servicePort(s *corev1.Service, port int32) *corev1.ServicePort {
+// servicePort finds a port of a Service by protocol and number.
+func servicePort(s *corev1.Service, protocol string, port int32) *corev1.ServicePort {
 	for i := range s.Spec.Ports {
-		if p := &s.Spec.Ports[i]; p.Port == port && protocolOf(p.Protocol) == tcp {
+		if p := &s.Spec.Ports[i]; p.Port == port && protocolOf(p.Protocol) == protocol {
 			return p
 		}
 	}
 	return nil
 }
 
-// port finds a TCP port of an import by number.
-func (i *Import) port(port int32) *ImportPort {
+// portOf finds a port of an import by protocol and number.
+func (i *Import) portOf(protocol string, port int32) *ImportPort {
 	for k := range i.Ports {
-		if p := &i.Ports[k]; p.Port == port && p.Protocol == tcp {
+		if p := &i.Ports[k]; p.Port == port && p.Protocol == protocol {
 			return p
 		}
 	}

@@ -79,9 +79,13 @@ func (d *dumper) table(depth int, t *RouteTable) {
 		if r.RequestTimeout+r.BackendTimeout > 0 {
 			d.line(depth+1, "timeouts request %s backend %s", r.RequestTimeout, r.BackendTimeout)
 		}
-		if x := r.Redirect; x != nil {
-			d.line(depth+1, "redirect %d scheme %q host %q port %d%s", x.StatusCode, x.Scheme, x.Hostname, x.Port, pathText(x.FullPath, x.PrefixPath))
+		if x := r.Retry; x != nil {
+			d.line(depth+1, "retry %d times after %s on %v", x.Attempts, x.Backoff, x.Codes)
 		}
+		if x := r.Session; x != nil {
+			d.line(depth+1, "session by %s %s timeout %s%s", map[bool]string{true: "header", false: "cookie"}[x.Header], x.Name, x.AbsoluteTimeout, flagged(x.Permanent, " permanent"))
+		}
+		d.redirect(depth+1, r.Redirect)
 		if r.Invalid != "" {
 			d.line(depth+1, "500: %s", r.Invalid)
 		}
@@ -92,7 +96,14 @@ func (d *dumper) table(depth int, t *RouteTable) {
 			}
 			d.line(depth+1, "-> %d %s%s%s", b.Weight, b.Backend, chain, flagged(b.Invalid != "", " 500: "+b.Invalid))
 			d.filters(depth+2, b.Filters)
+			d.redirect(depth+2, b.Redirect)
 		}
+	}
+}
+
+func (d *dumper) redirect(depth int, x *Redirect) {
+	if x != nil {
+		d.line(depth, "redirect %d scheme %q host %q port %d%s", x.StatusCode, x.Scheme, x.Hostname, x.Port, pathText(x.FullPath, x.PrefixPath))
 	}
 }
 
@@ -107,6 +118,9 @@ func matchText(m Match) string {
 	for _, h := range m.Query {
 		s += fmt.Sprintf(" query %s=%q%s", h.Name, h.Value, flagged(h.Regex, " regex"))
 	}
+	if g := m.GRPC; g != nil {
+		s += fmt.Sprintf(" grpc service %q method %q%s", g.Service, g.Method, flagged(g.Regex, " regex"))
+	}
 	return s
 }
 
@@ -120,6 +134,15 @@ func (d *dumper) filters(depth int, f Filters) {
 	mods("response", f.Response)
 	if w := f.Rewrite; w != nil {
 		d.line(depth, "rewrite host %q%s", w.Hostname, pathText(w.FullPath, w.PrefixPath))
+	}
+	for _, m := range f.Mirrors {
+		d.line(depth, "mirror %d/%d to %s", m.Numerator, m.Denominator, m.Backend)
+	}
+	if c := f.CORS; c != nil {
+		d.line(depth, "cors origins %v methods %v headers %v expose %v age %s%s", c.AllowOrigins, c.AllowMethods, c.AllowHeaders, c.ExposeHeaders, c.MaxAge, flagged(c.AllowCredentials, " credentials"))
+	}
+	if a := f.Auth; a != nil {
+		d.line(depth, "auth by %s%s path %q request %v response %v body %d", a.Backend, flagged(a.GRPC, " grpc"), a.Path, a.RequestHeaders, a.ResponseHeaders, a.MaxBody)
 	}
 }
 

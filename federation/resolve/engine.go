@@ -474,7 +474,9 @@ func (n needs) table(t *RouteTable) {
 		return
 	}
 	for _, rule := range t.Rules {
+		n.filters(rule.Filters)
 		for _, b := range rule.Backends {
+			n.filters(b.Filters)
 			if b.Invalid == "" {
 				n.backend(b.Backend)
 			}
@@ -482,5 +484,14 @@ func (n needs) table(t *RouteTable) {
 				n[remoteUnit(*b.Chain)] = struct{}{}
 			}
 		}
+	}
+}
+
+func (n needs) filters(f Filters) {
+	for _, m := range f.Mirrors {
+		n.backend(m.Backend)
+	}
+	if f.Auth != nil {
+		n.backend(f.Auth.Backend)
 	}
 }

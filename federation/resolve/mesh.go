@@ -93,7 +93,7 @@ func (r *reader) bindings(f FrontendKey) []binding {
 		// import that its home serves.
 		var ports []int32
 		for _, n := range refPorts(ref, s.Spec.Ports) {
-			if p := m.imp.port(n); p != nil && slices.Contains(p.Clusters, o.Cluster) {
+			if p := m.imp.portOf(tcp, n); p != nil && slices.Contains(p.Clusters, o.Cluster) {
 				ports = append(ports, n)
 			}
 		}

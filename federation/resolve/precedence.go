@@ -25,28 +25,25 @@ func table(rules []ranked) *RouteTable {
 	return t
 }
 
-// before is the precedence of Gateway API (HTTPRouteRule.matches): hostname,
-// path, method, number of headers, number of query parameters, the senior
-// route, then the order within the route.
+// before is the precedence of Gateway API. HTTPRouteRule.matches: hostname, path,
+// method, number of headers, number of query parameters; GRPCRouteRule.matches:
+// hostname, service, method, number of headers. Then the senior route, then the
+// order within the route. Where routes of both kinds met, which contest and
+// governingKind prevent, GRPCRoutes would come first.
 func before(a, b ranked) bool {
 	if a.host != b.host {
 		return a.host.before(b.host)
 	}
 	x, y := &a.rule.Match, &b.rule.Match
-	if cx, cy := pathClass(x), pathClass(y); cx != cy {
-		return cx < cy
+	order := httpBefore
+	switch grpc := a.rule.Route.Kind == cluster.KindGRPCRoute; {
+	case grpc != (b.rule.Route.Kind == cluster.KindGRPCRoute):
+		return grpc
+	case grpc:
+		order = grpcBefore
 	}
-	if x.PathType == PathPrefix && len(x.Path) != len(y.Path) {
-		return len(x.Path) > len(y.Path)
-	}
-	if (x.Method != "") != (y.Method != "") {
-		return x.Method != ""
-	}
-	if len(x.Headers) != len(y.Headers) {
-		return len(x.Headers) > len(y.Headers)
-	}
-	if len(x.Query) != len(y.Query) {
-		return len(x.Query) > len(y.Query)
+	if n := order(x, y); n != 0 {
+		return n > 0
 	}
 	if a.route != b.route {
 		return cluster.Older(a.route, b.route)
@@ -55,6 +52,56 @@ func before(a, b ranked) bool {
 		return a.rule.RuleIndex < b.rule.RuleIndex
 	}
 	return a.rule.MatchIndex < b.rule.MatchIndex
+}
+
+// httpBefore is positive if x comes first, negative if y does.
+func httpBefore(x, y *Match) int {
+	if n := pathClass(y) - pathClass(x); n != 0 {
+		return n
+	}
+	if x.PathType == PathPrefix && len(x.Path) != len(y.Path) {
+		return len(x.Path) - len(y.Path)
+	}
+	if (x.Method != "") != (y.Method != "") {
+		return len(x.Method) - len(y.Method) // one of them is 0
+	}
+	if n := len(x.Headers) - len(y.Headers); n != 0 {
+		return n
+	}
+	return len(x.Query) - len(y.Query)
+}
+
+// grpcBefore is httpBefore for matches of GRPCRoutes. Regular expressions come
+// after what is said exactly: how much of a request they match can't be told.
+func grpcBefore(x, y *Match) int {
+	var none GRPCMethod
+	a, b := &none, &none
+	if x.GRPC != nil {
+		a = x.GRPC
+	}
+	if y.GRPC != nil {
+		b = y.GRPC
+	}
+	if n := grpcClass(y.GRPC) - grpcClass(x.GRPC); n != 0 {
+		return n
+	}
+	if n := len(a.Service) - len(b.Service); n != 0 {
+		return n
+	}
+	if n := len(a.Method) - len(b.Method); n != 0 {
+		return n
+	}
+	return len(x.Headers) - len(y.Headers)
+}
+
+func grpcClass(m *GRPCMethod) int {
+	switch {
+	case m == nil:
+		return 2
+	case m.Regex:
+		return 1
+	}
+	return 0
 }
 
 func pathClass(m *Match) int {

@@ -90,19 +90,28 @@ func (r *reader) ownGateway(ns, name string) []*cluster.Object {
 	return nil
 }
 
+// parentConditions says what became of a route at one parent: refused is why the
+// parent does not take it, c what is wrong with the route itself.
 func parentConditions(refused *problem, c *compiled) []metav1.Condition {
-	accepted := condition(string(gatewayv1.RouteConditionAccepted), true, string(gatewayv1.RouteReasonAccepted), "")
+	invalid, partial := c.verdict()
 	if refused == nil {
-		refused = c.unaccepted
+		refused = invalid
 	}
+	var out []metav1.Condition
 	if refused != nil {
-		accepted = condition(string(gatewayv1.RouteConditionAccepted), false, refused.reason, refused.message)
+		out = append(out, condition(string(gatewayv1.RouteConditionAccepted), false, refused.reason, refused.message))
+	} else {
+		out = append(out, condition(string(gatewayv1.RouteConditionAccepted), true, string(gatewayv1.RouteReasonAccepted), ""))
+		// It is only ever there when it is True, and never on a route that is not
+		// accepted.
+		if partial != nil {
+			out = append(out, condition(string(gatewayv1.RouteConditionPartiallyInvalid), true, partial.reason, partial.message))
+		}
 	}
-	resolved := condition(string(gatewayv1.RouteConditionResolvedRefs), true, string(gatewayv1.RouteReasonResolvedRefs), "")
 	if c.unresolved != nil {
-		resolved = condition(string(gatewayv1.RouteConditionResolvedRefs), false, c.unresolved.reason, c.unresolved.message)
+		return append(out, condition(string(gatewayv1.RouteConditionResolvedRefs), false, c.unresolved.reason, c.unresolved.message))
 	}
-	return []metav1.Condition{accepted, resolved}
+	return append(out, condition(string(gatewayv1.RouteConditionResolvedRefs), true, string(gatewayv1.RouteReasonResolvedRefs), ""))
 }
 
 func (r *reader) reportGateway(g *gatewayView, attached [][]*boundRoute) *ObjectReport {
