@@ -71,13 +71,15 @@ func (w *world) record() record.Record {
 	default:
 		o := recordtest.Draw(w.T, id)
 		switch o.Kind {
-		case cluster.KindSecret:
+		case cluster.KindSecret, cluster.KindGatewayClass:
 			o = recordtest.Route(id, "app", "b", 1, "a", "c", "/")
 			r, err = record.EncodeObject(o)
 		case cluster.KindService, cluster.KindServiceExport:
 			r, err = record.EncodeService(recordtest.Service(id, o.Namespace, o.Name, 1, 80), recordtest.Export(id, o.Namespace, o.Name, 2, fmt.Sprint(w.revision)))
 		case cluster.KindEndpointSlice:
 			r, err = record.EncodeSlice(o)
+		case cluster.KindConfigMap:
+			r, err = record.EncodeObject(recordtest.ConfigMap(id, o.Namespace, o.Name, 1, recordtest.CA+fmt.Sprint(w.revision)))
 		default:
 			r, err = record.EncodeObject(o)
 		}
@@ -257,7 +259,11 @@ func describe(s *Snapshot) string {
 	}
 	for _, ns := range []string{"app", "dev"} {
 		for _, name := range []string{"a", "b", "c"} {
-			one("routes of "+name, s.RoutesOf(cluster.KindServiceImport, ns, name))
+			for _, kind := range []cluster.Kind{cluster.KindGateway, cluster.KindListenerSet, cluster.KindService, cluster.KindServiceImport} {
+				one("routes of "+string(kind)+" "+name, s.RoutesOf(kind, ns, name))
+			}
+			one("listeners of "+name, s.ListenerSetsOf(ns, name))
+			one("policies of "+name, s.PoliciesOf(cluster.KindService, ns, name))
 			one("named "+name, s.Named(cluster.KindServiceExport, ns, name))
 			for _, id := range []cluster.ID{"east", "west", "north"} {
 				one("slices of "+name, s.SlicesOf(id, ns, name))

@@ -39,7 +39,7 @@ func (s *Server) clusterRows(r *reading, f *causewayv1.Filter, now bool) rows[*c
 		})
 	}
 	count(cluster.KindServiceExport, func(c *causewayv1.Cluster) { c.Exports++ })
-	for _, kind := range routeKinds {
+	for _, kind := range cluster.RouteKinds {
 		count(kind, func(c *causewayv1.Cluster) { c.Routes++ })
 	}
 	if now {

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"reflect"
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -11,9 +12,6 @@ import (
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
-
-// routeKinds are the kinds of routes that clusters publish.
-var routeKinds = []cluster.Kind{cluster.KindHTTPRoute}
 
 // ListRoutes implements causeway.v1.Federation.
 func (s service) ListRoutes(ctx context.Context, req *causewayv1.ListRoutesRequest) (*causewayv1.ListRoutesResponse, error) {
@@ -34,7 +32,7 @@ func (s service) ListRoutes(ctx context.Context, req *causewayv1.ListRoutesReque
 
 func (s *Server) routeRows(r *reading, f *causewayv1.Filter, all bool) rows[*causewayv1.Route] {
 	var list []row[*causewayv1.Route]
-	for _, kind := range routeKinds {
+	for _, kind := range cluster.RouteKinds {
 		r.objects(kind, func(v View, o *cluster.Object) {
 			if !matches(f.GetCluster(), string(o.Cluster)) || !matches(f.GetNamespace(), o.Namespace) || !matches(f.GetName(), o.Name) ||
 				!r.scope.Sees(o.Cluster, o.Namespace) {
@@ -52,19 +50,19 @@ func (s *Server) route(r *reading, home View, o *cluster.Object, all bool) *caus
 		Kind: string(o.Kind), Namespace: o.Namespace, Name: o.Name, Cluster: string(o.Cluster),
 		CreatedRevision: o.Seniority.Revision, Created: timestamp(o.Seniority.Created), Origin: o.Origin,
 	}
-	if h, ok := o.Value.(*gatewayv1.HTTPRoute); ok {
-		for _, name := range h.Spec.Hostnames {
-			out.Hostnames = append(out.Hostnames, string(name))
-		}
+	for _, name := range routeHostnames(o) {
+		out.Hostnames = append(out.Hostnames, string(name))
 	}
 	// The home cluster judges first; where it is not served here, the view that
 	// stands in for it does.
-	if rep, ok := report(home, o.Ref, o.Cluster); ok {
+	rep, judged := report(home, o.Ref, o.Cluster)
+	if judged {
 		out.Parents = parents(rep, home.Cluster, o.Namespace)
 		out.Conditions = conditions(rep.Conditions)
-	} else {
-		// Nobody here judges it; what it asks for can be shown all the same.
-		for _, p := range federation.ParentRefs(o) {
+	}
+	// What nobody here judges, somebody else's Gateway say, is shown all the same.
+	for _, p := range federation.ParentRefs(o) {
+		if !judged || !slices.ContainsFunc(rep.Parents, func(r resolve.ParentReport) bool { return reflect.DeepEqual(r.ParentRef, p) }) {
 			out.Parents = append(out.Parents, routeParent(p, o.Namespace))
 		}
 	}
@@ -90,6 +88,19 @@ func (s *Server) route(r *reading, home View, o *cluster.Object, all bool) *caus
 	}
 	slices.SortFunc(out.Uses, compareUses)
 	return out
+}
+
+// routeHostnames are those of the kinds of routes that have any.
+func routeHostnames(o *cluster.Object) []gatewayv1.Hostname {
+	switch v := o.Value.(type) {
+	case *gatewayv1.HTTPRoute:
+		return v.Spec.Hostnames
+	case *gatewayv1.GRPCRoute:
+		return v.Spec.Hostnames
+	case *gatewayv1.TLSRoute:
+		return v.Spec.Hostnames
+	}
+	return nil
 }
 
 func parents(rep *resolve.ObjectReport, judge cluster.ID, namespace string) []*causewayv1.RouteParent {

@@ -28,7 +28,8 @@ type exports struct {
 	slices   map[name]map[string]*cluster.Object // by Service, then name
 	sliceOf  map[name]string                     // the Service of a slice
 	objects  map[cluster.Ref]*cluster.Object     // all other kinds that cross
-	users    map[string]int                      // routes and Gateways by namespace
+	users    map[string]int                      // routes, Gateways and ListenerSets by namespace
+	policies policies
 
 	dirty map[string]struct{}
 	// bundles are keys of trust bundles in the store, seen before ours was known.
@@ -43,7 +44,7 @@ func newExports(id cluster.ID) *exports {
 		id:       id,
 		services: map[name]*cluster.Object{}, exported: map[name]*cluster.Object{},
 		slices: map[name]map[string]*cluster.Object{}, sliceOf: map[name]string{},
-		objects: map[cluster.Ref]*cluster.Object{}, users: map[string]int{},
+		objects: map[cluster.Ref]*cluster.Object{}, users: map[string]int{}, policies: newPolicies(),
 		dirty: map[string]struct{}{}, bundles: map[string]struct{}{}, refused: map[string]cluster.Problem{}, broken: map[string]cluster.Problem{},
 	}
 }
@@ -70,6 +71,11 @@ func (x *exports) touch(key string, err error) {
 	if err == nil {
 		x.dirty[key] = struct{}{}
 	}
+}
+
+// touchObject marks the key of an object of a kind that crosses by itself.
+func (x *exports) touchObject(ref cluster.Ref) {
+	x.touch(record.ObjectKey(&cluster.Object{Ref: ref, Cluster: x.id}))
 }
 
 // apply takes one change of the source.
@@ -101,14 +107,20 @@ func (x *exports) apply(e cluster.Event) {
 			x.slices[of][n.name] = e.Object
 			x.touch(record.SliceKey(x.id, n.namespace, of.name, n.name))
 		}
-	case cluster.KindHTTPRoute, cluster.KindGateway:
+	case cluster.KindHTTPRoute, cluster.KindGRPCRoute, cluster.KindTLSRoute, cluster.KindTCPRoute, cluster.KindUDPRoute, cluster.KindGateway, cluster.KindListenerSet:
 		before := x.objects[e.Ref] != nil
 		put(x.objects, e.Ref, e.Object)
 		x.use(n.namespace, before, e.Object != nil)
-		x.touch(record.ObjectKey(&cluster.Object{Ref: e.Ref, Cluster: x.id}))
-	case cluster.KindReferenceGrant, cluster.KindNamespace:
+		x.touchObject(e.Ref)
+	case cluster.KindBackendTLSPolicy:
+		// Both the CA certificates that it named and those that it names now.
+		x.touchPolicy(e.Ref)
 		put(x.objects, e.Ref, e.Object)
-		x.touch(record.ObjectKey(&cluster.Object{Ref: e.Ref, Cluster: x.id}))
+		x.policies.put(n, e.Object)
+		x.touchPolicy(e.Ref)
+	case cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindConfigMap:
+		put(x.objects, e.Ref, e.Object)
+		x.touchObject(e.Ref)
 	}
 }
 
@@ -130,8 +142,8 @@ func (x *exports) refuse(e cluster.Event) bool {
 	return true
 }
 
-// change runs an edit of a Service or its export. Its slices follow when it
-// begins or ceases to be exported.
+// change runs an edit of a Service or its export. Its slices and the policies
+// that target it follow when it begins or ceases to be exported.
 func (x *exports) change(n name, edit func()) {
 	before := x.isExported(n)
 	edit()
@@ -139,6 +151,9 @@ func (x *exports) change(n name, edit func()) {
 	if before != x.isExported(n) {
 		for slice := range x.slices[n] {
 			x.touch(record.SliceKey(x.id, n.namespace, n.name, slice))
+		}
+		for policy := range x.policies.byTarget[n] {
+			x.touchPolicy(policyRef(policy))
 		}
 	}
 }
@@ -190,7 +205,7 @@ func (x *exports) touchAll() {
 		x.touch(record.SliceKey(x.id, n.namespace, of, n.name))
 	}
 	for ref := range x.objects {
-		x.touch(record.ObjectKey(&cluster.Object{Ref: ref, Cluster: x.id}))
+		x.touchObject(ref)
 	}
 }
 
@@ -227,6 +242,8 @@ const (
 	classMeta = iota
 	classTrust
 	classNamespaces
+	classAuthorities // before the policies that name them
+	classPolicies    // before the Services that can only be reached by them
 	classGrants
 	classRanked
 )
@@ -292,11 +309,11 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 		}
 	default:
 		o := x.objects[refs[0]]
-		if o == nil || k.Section == store.SectionNamespaces && x.users[k.Names[0]] == 0 {
+		if o == nil || !x.crosses(o) {
 			return rec, r, nil, nil
 		}
 		rec, err = record.EncodeObject(o)
-		return rec, rankOf(k.Section, o), []*cluster.Object{o}, err
+		return rec, rankOf(o), []*cluster.Object{o}, err
 	}
 	return rec, r, nil, nil
 }
@@ -306,11 +323,28 @@ func refsOf(k store.Key) (refs []cluster.Ref, known bool) {
 	return refs, err == nil
 }
 
-func rankOf(s store.Section, o *cluster.Object) rank {
-	switch s {
-	case store.SectionNamespaces:
+// crosses tells whether an object that has a record of its own is published.
+func (x *exports) crosses(o *cluster.Object) bool {
+	switch o.Kind {
+	case cluster.KindNamespace:
+		return x.users[o.Name] > 0
+	case cluster.KindBackendTLSPolicy:
+		return x.policyCrosses(name{o.Namespace, o.Name})
+	case cluster.KindConfigMap:
+		return x.caCrosses(o)
+	}
+	return true
+}
+
+func rankOf(o *cluster.Object) rank {
+	switch o.Kind {
+	case cluster.KindNamespace:
 		return rank{classNamespaces, o, stepObject}
-	case store.SectionGrants:
+	case cluster.KindConfigMap:
+		return rank{classAuthorities, o, stepObject}
+	case cluster.KindBackendTLSPolicy:
+		return rank{classPolicies, o, stepObject}
+	case cluster.KindReferenceGrant:
 		return rank{classGrants, o, stepObject}
 	}
 	return rank{classRanked, o, stepObject}

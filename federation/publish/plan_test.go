@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/record"
@@ -97,6 +99,9 @@ func check(t *rapid.T, have map[string][]byte, last map[cluster.Ref]*cluster.Obj
 		for _, o := range c.Objects {
 			got[o.Ref] = true
 		}
+		if bytes.Contains(value, []byte("stay at home")) {
+			t.Fatalf("%s gives away what no policy needs", key)
+		}
 	}
 	is := func(kind cluster.Kind, ns, name string) bool {
 		return last[cluster.Ref{Kind: kind, Namespace: ns, Name: name}] != nil
@@ -112,12 +117,23 @@ func check(t *rapid.T, have map[string][]byte, last map[cluster.Ref]*cluster.Obj
 			want = exported(ref.Name)
 		case cluster.KindEndpointSlice:
 			want = exported(o.Value.(*cluster.EndpointSlice).Service)
-		case cluster.KindHTTPRoute, cluster.KindGateway, cluster.KindReferenceGrant:
+		case cluster.KindGateway, cluster.KindListenerSet, cluster.KindReferenceGrant:
 			want = true
 		case cluster.KindNamespace:
 			for other := range last {
-				want = want || other.Namespace == ref.Name && (other.Kind == cluster.KindHTTPRoute || other.Kind == cluster.KindGateway)
+				want = want || other.Namespace == ref.Name && (slices.Contains(cluster.RouteKinds, other.Kind) || other.Kind == cluster.KindGateway || other.Kind == cluster.KindListenerSet)
 			}
+		case cluster.KindBackendTLSPolicy:
+			want = exported(string(o.Value.(*gatewayv1.BackendTLSPolicy).Spec.TargetRefs[0].Name))
+		case cluster.KindConfigMap:
+			for _, other := range last {
+				if p, ok := other.Value.(*gatewayv1.BackendTLSPolicy); ok && other.Namespace == ref.Namespace {
+					want = want || string(p.Spec.Validation.CACertificateRefs[0].Name) == ref.Name && exported(string(p.Spec.TargetRefs[0].Name)) &&
+						o.Value.(*corev1.ConfigMap).Data["ca.crt"] == recordtest.CA
+				}
+			}
+		default:
+			want = slices.Contains(cluster.RouteKinds, ref.Kind)
 		}
 		if got[ref] != want {
 			t.Fatalf("%s: published %v, want %v", ref, got[ref], want)
@@ -134,7 +150,9 @@ func external(svc *cluster.Object) bool {
 	return err != nil
 }
 
-// Records come into being in the order of age; a Service right after its slices.
+// Records come into being in the order of age, policies before the Services that
+// they are about, and CA certificates before the policies; a Service right after its
+// slices.
 func TestOrderOfCreation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := newExports(east)
@@ -146,6 +164,7 @@ func TestOrderOfCreation(t *testing.T) {
 			last[o.Ref] = o
 		}
 		var before *cluster.Object
+		class := 0
 		written := map[string]bool{}
 		for i, op := range x.plan(nil) {
 			written[op.Key] = true
@@ -158,6 +177,12 @@ func TestOrderOfCreation(t *testing.T) {
 				t.Fatal(err)
 			}
 			var ranks *cluster.Object
+			c := classOf(k.Section, refs)
+			if c < class {
+				t.Fatalf("%s is written too late", op.Key)
+			} else if c > class {
+				before, class = nil, c
+			}
 			switch k.Section {
 			case store.SectionMeta:
 				if i != 0 {
@@ -170,7 +195,7 @@ func TestOrderOfCreation(t *testing.T) {
 						t.Fatalf("%s is written before %s", op.Key, slice)
 					}
 				}
-			case store.SectionRoutes, store.SectionGateways:
+			case store.SectionRoutes, store.SectionGateways, store.SectionPolicies:
 				ranks = last[refs[0]]
 			}
 			if ranks == nil {
@@ -182,6 +207,22 @@ func TestOrderOfCreation(t *testing.T) {
 			before = ranks
 		}
 	})
+}
+
+func classOf(s store.Section, refs []cluster.Ref) int {
+	switch {
+	case s == store.SectionMeta:
+		return 0
+	case s == store.SectionNamespaces:
+		return 1
+	case s == store.SectionPolicies && refs[0].Kind == cluster.KindConfigMap:
+		return 2
+	case s == store.SectionPolicies:
+		return 3
+	case s == store.SectionGrants:
+		return 4
+	}
+	return 5
 }
 
 func TestLedger(t *testing.T) {

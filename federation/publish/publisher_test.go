@@ -192,6 +192,55 @@ func TestExportAndWithdraw(t *testing.T) {
 	})
 }
 
+// A policy crosses while a Service that it targets is exported, and of the ConfigMap
+// that it names the certificates; each goes with what it was there for.
+func TestPoliciesGoWithTheExport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := open(t)
+		r, _ := start(t, mem, store.Guarded(mem, prefix))
+		policy, ca := recordtest.Policy(east, "app", "p", 9, "a", "ca"), recordtest.ConfigMap(east, "app", "ca", 9, recordtest.CA)
+		r.deliver(full(svc, policy, ca, recordtest.ConfigMap(east, "app", "other", 1, recordtest.CA), recordtest.Policy(east, "app", "q", 1, "hidden", "other")))
+		r.want(r.flush(), "meta/cluster")
+
+		r.deliver(changes(exp))
+		rev := r.flush()
+		kvs := r.want(rev, "meta/cluster", "policies/backendtlspolicy/app/p", "policies/configmap/app/ca", "services/app/a")
+		for key, kv := range kvs {
+			if strings.Contains(string(kv.Value), "stay at home") {
+				t.Errorf("%s has more than certificates: %s", key, kv.Value)
+			}
+			if key != "meta/cluster" && kv.ModRevision != rev {
+				t.Errorf("%s was published at %d, not at %d with the Service", key, kv.ModRevision, rev)
+			}
+		}
+
+		r.deliver(changes(recordtest.ConfigMap(east, "app", "ca", 9, "none left")))
+		r.want(r.flush(), "meta/cluster", "policies/backendtlspolicy/app/p", "services/app/a")
+		r.deliver(changes(ca, recordtest.Policy(east, "app", "p", 9, "a", "other")))
+		r.want(r.flush(), "meta/cluster", "policies/backendtlspolicy/app/p", "policies/configmap/app/other", "services/app/a")
+
+		// A key that must not leave: what the others have is kept, and it is told.
+		before := r.flush()
+		r.deliver(changes(recordtest.ConfigMap(east, "app", "other", 1, recordtest.CA+"-----BEGIN PRIVATE KEY-----")))
+		if rev := r.flush(); rev != before {
+			t.Error("something was written")
+		}
+		if p := r.pub.Problems(); len(p) != 1 || p[0].Object != "ConfigMap/app/other" || p[0].Where != "other.yaml:1" || !strings.Contains(p[0].Message, "private key") {
+			t.Errorf("problems %+v", p)
+		}
+
+		r.deliver(gone(policy))
+		r.want(r.flush(), "meta/cluster", "services/app/a")
+		if p := r.pub.Problems(); len(p) != 0 {
+			t.Errorf("problems %+v", p)
+		}
+		r.deliver(changes(policy))
+		r.want(r.flush(), "meta/cluster", "policies/backendtlspolicy/app/p", "policies/configmap/app/ca", "services/app/a")
+		r.deliver(gone(exp))
+		r.want(r.flush(), "meta/cluster")
+	})
+}
+
 // A start deletes what is left over, rewrites what differs and leaves what is
 // equal alone, but nothing before the source's first full set.
 func TestStartReconciles(t *testing.T) {

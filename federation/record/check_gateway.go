@@ -2,7 +2,6 @@ package record
 
 import (
 	"fmt"
-	"net/http"
 	"regexp"
 	"strings"
 
@@ -11,194 +10,156 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 )
 
-// What follows repeats, for readers of other clusters' routes, the part of the
-// CRDs' schema on which the resolver and Envoy rely. Filters and kinds that this
-// version doesn't know pass: how they are reported is the resolver's business.
+// protocolName is HTTP, HTTPS, TLS, TCP, UDP, or one of an implementation's own.
+var protocolName = regexp.MustCompile(`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]+)$`)
 
-const maxWeight = 1_000_000
-
-var (
-	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+\\-.^_`|~]{1,256}$")
-	duration   = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`) // GEP-2257
-	methods    = map[gatewayv1.HTTPMethod]bool{
-		http.MethodGet: true, http.MethodHead: true, http.MethodPost: true, http.MethodPut: true, http.MethodDelete: true,
-		http.MethodConnect: true, http.MethodOptions: true, http.MethodTrace: true, http.MethodPatch: true,
-	}
-)
-
-func checkHTTPRoute(s *gatewayv1.HTTPRouteSpec) error {
+func checkGateway(s *gatewayv1.GatewaySpec) error {
 	if err := checkBounds(s); err != nil {
 		return err
 	}
-	for i, p := range s.ParentRefs {
-		if err := checkRef(string(p.Name), p.Namespace, p.Port); err != nil {
-			return fmt.Errorf("spec.parentRefs[%d]: %w", i, err)
-		}
-	}
-	for i, h := range s.Hostnames {
-		if err := checkHostname(string(h)); err != nil {
-			return fmt.Errorf("spec.hostnames[%d]: %w", i, err)
-		}
-	}
-	for i := range s.Rules {
-		if err := checkRule(&s.Rules[i]); err != nil {
-			return fmt.Errorf("spec.rules[%d]: %w", i, err)
-		}
-	}
-	return nil
-}
-
-func checkRule(r *gatewayv1.HTTPRouteRule) error {
-	for i := range r.Matches {
-		if err := checkMatch(&r.Matches[i]); err != nil {
-			return fmt.Errorf("matches[%d]: %w", i, err)
-		}
-	}
-	if err := checkFilters(r.Filters); err != nil {
+	if err := checkListeners(s.Listeners); err != nil {
 		return err
 	}
-	for i := range r.BackendRefs {
-		b := &r.BackendRefs[i]
-		if err := checkRef(string(b.Name), b.Namespace, b.Port); err != nil {
-			return fmt.Errorf("backendRefs[%d]: %w", i, err)
-		}
-		if w := b.Weight; w != nil && (*w < 0 || *w > maxWeight) {
-			return fmt.Errorf("backendRefs[%d]: weight %d is not from 0 to %d", i, *w, maxWeight)
-		}
-		if err := checkFilters(b.Filters); err != nil {
-			return fmt.Errorf("backendRefs[%d]: %w", i, err)
+	if a := s.AllowedListeners; a != nil && a.Namespaces != nil {
+		if err := checkSelector(a.Namespaces.Selector); err != nil {
+			return fmt.Errorf("spec.allowedListeners: %w", err)
 		}
 	}
-	if t := r.Timeouts; t != nil {
-		for _, d := range []*gatewayv1.Duration{t.Request, t.BackendRequest} {
-			if d != nil && !duration.MatchString(string(*d)) {
-				return fmt.Errorf("timeout %q is not a duration such as 1m30s", shorten(string(*d)))
-			}
+	if s.TLS == nil {
+		return nil
+	}
+	if b := s.TLS.Backend; b != nil && b.ClientCertificateRef != nil {
+		if err := checkRef(string(b.ClientCertificateRef.Name), b.ClientCertificateRef.Namespace, nil); err != nil {
+			return fmt.Errorf("spec.tls.backend.clientCertificateRef: %w", err)
+		}
+	}
+	if f := s.TLS.Frontend; f != nil {
+		if err := checkFrontend(f); err != nil {
+			return fmt.Errorf("spec.tls.frontend: %w", err)
 		}
 	}
 	return nil
 }
 
-func checkMatch(m *gatewayv1.HTTPRouteMatch) error {
-	if p := m.Path; p != nil {
-		kind := gatewayv1.PathMatchPathPrefix
-		if p.Type != nil {
-			kind = *p.Type
+func checkListenerSet(s *gatewayv1.ListenerSetSpec) error {
+	if err := checkBounds(s); err != nil {
+		return err
+	}
+	if err := checkRef(string(s.ParentRef.Name), s.ParentRef.Namespace, nil); err != nil {
+		return fmt.Errorf("spec.parentRef: %w", err)
+	}
+	listeners := make([]gatewayv1.Listener, len(s.Listeners))
+	for i, l := range s.Listeners {
+		listeners[i] = gatewayv1.Listener(l)
+	}
+	return checkListeners(listeners)
+}
+
+func checkListeners(listeners []gatewayv1.Listener) error {
+	seen := make(map[gatewayv1.SectionName]bool, len(listeners))
+	for i := range listeners {
+		l := &listeners[i]
+		if err := checkListener(l); err != nil {
+			return fmt.Errorf("spec.listeners[%d]: %w", i, err)
 		}
-		switch kind {
-		case gatewayv1.PathMatchExact, gatewayv1.PathMatchPathPrefix:
-			if p.Value != nil && !strings.HasPrefix(*p.Value, "/") {
-				return fmt.Errorf("path %q does not begin with a slash", shorten(*p.Value))
+		if seen[l.Name] {
+			return fmt.Errorf("spec.listeners[%d]: name %q is given twice", i, l.Name)
+		}
+		seen[l.Name] = true
+	}
+	return nil
+}
+
+func checkListener(l *gatewayv1.Listener) error {
+	if len(validation.IsDNS1123Subdomain(string(l.Name))) > 0 {
+		return fmt.Errorf("name %q is not a DNS name", shorten(string(l.Name)))
+	}
+	if err := checkPortNumber(l.Port); err != nil {
+		return err
+	}
+	if len(l.Protocol) > 255 || !protocolName.MatchString(string(l.Protocol)) {
+		return fmt.Errorf("protocol %q is none by Gateway API", shorten(string(l.Protocol)))
+	}
+	if l.Hostname != nil && *l.Hostname != "" {
+		if err := checkHostname(string(*l.Hostname)); err != nil {
+			return err
+		}
+	}
+	if l.TLS != nil {
+		if m := l.TLS.Mode; m != nil && *m != gatewayv1.TLSModeTerminate && *m != gatewayv1.TLSModePassthrough {
+			return fmt.Errorf("tls.mode %q is not Terminate or Passthrough", shorten(string(*m)))
+		}
+		for i, c := range l.TLS.CertificateRefs {
+			if err := checkRef(string(c.Name), c.Namespace, nil); err != nil {
+				return fmt.Errorf("tls.certificateRefs[%d]: %w", i, err)
 			}
-		case gatewayv1.PathMatchRegularExpression:
+		}
+	}
+	if a := l.AllowedRoutes; a != nil && a.Namespaces != nil {
+		return checkSelector(a.Namespaces.Selector)
+	}
+	return nil
+}
+
+func checkFrontend(f *gatewayv1.FrontendTLSConfig) error {
+	validate := func(c gatewayv1.TLSConfig) error {
+		if c.Validation == nil {
+			return nil
+		}
+		switch c.Validation.Mode {
+		case "", gatewayv1.AllowValidOnly, gatewayv1.AllowInsecureFallback:
 		default:
-			return fmt.Errorf("path type %q is unknown", shorten(string(kind)))
+			return fmt.Errorf("validation.mode %q is unknown", shorten(string(c.Validation.Mode)))
 		}
-		if p.Value != nil && len(*p.Value) > 1024 {
-			return fmt.Errorf("path is longer than 1024 bytes")
-		}
-	}
-	for _, h := range m.Headers {
-		if !headerName.MatchString(string(h.Name)) {
-			return fmt.Errorf("header name %q is none by RFC 9110", shorten(string(h.Name)))
-		}
-		if t := h.Type; t != nil && *t != gatewayv1.HeaderMatchExact && *t != gatewayv1.HeaderMatchRegularExpression {
-			return fmt.Errorf("header match type %q is unknown", shorten(string(*t)))
-		}
-	}
-	for _, q := range m.QueryParams {
-		if !headerName.MatchString(string(q.Name)) {
-			return fmt.Errorf("query parameter name %q is none by Gateway API", shorten(string(q.Name)))
-		}
-		if t := q.Type; t != nil && *t != gatewayv1.QueryParamMatchExact && *t != gatewayv1.QueryParamMatchRegularExpression {
-			return fmt.Errorf("query parameter match type %q is unknown", shorten(string(*t)))
-		}
-	}
-	if m.Method != nil && !methods[*m.Method] {
-		return fmt.Errorf("method %q is unknown", shorten(string(*m.Method)))
-	}
-	return nil
-}
-
-func checkFilters(filters []gatewayv1.HTTPRouteFilter) error {
-	for i := range filters {
-		if err := checkFilter(&filters[i]); err != nil {
-			return fmt.Errorf("filters[%d]: %w", i, err)
-		}
-	}
-	return nil
-}
-
-func checkFilter(f *gatewayv1.HTTPRouteFilter) error {
-	for _, h := range []*gatewayv1.HTTPHeaderFilter{f.RequestHeaderModifier, f.ResponseHeaderModifier} {
-		if err := checkHeaderFilter(h); err != nil {
-			return err
-		}
-	}
-	if r := f.RequestRedirect; r != nil {
-		if r.Scheme != nil && *r.Scheme != "http" && *r.Scheme != "https" {
-			return fmt.Errorf("redirect scheme %q is not http or https", shorten(*r.Scheme))
-		}
-		if err := checkPrecise(r.Hostname); err != nil {
-			return err
-		}
-		if r.Port != nil {
-			if err := checkPortNumber(*r.Port); err != nil {
-				return err
+		for i, r := range c.Validation.CACertificateRefs {
+			if err := checkRef(string(r.Name), r.Namespace, nil); err != nil {
+				return fmt.Errorf("validation.caCertificateRefs[%d]: %w", i, err)
 			}
 		}
-		if c := r.StatusCode; c != nil && *c != 301 && *c != 302 && *c != 303 && *c != 307 && *c != 308 {
-			return fmt.Errorf("redirect status %d is not 301, 302, 303, 307 or 308", *c)
-		}
-		if err := checkPath(r.Path); err != nil {
-			return err
-		}
+		return nil
 	}
-	if u := f.URLRewrite; u != nil {
-		if err := checkPrecise(u.Hostname); err != nil {
-			return err
-		}
-		if err := checkPath(u.Path); err != nil {
-			return err
-		}
+	if err := validate(f.Default); err != nil {
+		return fmt.Errorf("default: %w", err)
 	}
-	if m := f.RequestMirror; m != nil {
-		return checkRef(string(m.BackendRef.Name), m.BackendRef.Namespace, m.BackendRef.Port)
+	seen := make(map[gatewayv1.PortNumber]bool, len(f.PerPort))
+	for i, p := range f.PerPort {
+		err := checkPortNumber(p.Port)
+		if err == nil && seen[p.Port] {
+			err = fmt.Errorf("port %d is given twice", p.Port)
+		}
+		if err == nil {
+			err = validate(p.TLS)
+		}
+		if err != nil {
+			return fmt.Errorf("perPort[%d]: %w", i, err)
+		}
+		seen[p.Port] = true
 	}
 	return nil
 }
 
-func checkHeaderFilter(h *gatewayv1.HTTPHeaderFilter) error {
-	if h == nil {
-		return nil
+// checkReferenceGrant lets any kinds pass, as the CRD does: a grant for one that
+// nobody knows grants nothing.
+func checkReferenceGrant(s *gatewayv1beta1.ReferenceGrantSpec) error {
+	if err := checkBounds(s); err != nil {
+		return err
 	}
-	var names []string
-	for _, s := range h.Set {
-		names = append(names, string(s.Name))
-	}
-	for _, a := range h.Add {
-		names = append(names, string(a.Name))
-	}
-	for _, n := range append(names, h.Remove...) {
-		if !headerName.MatchString(n) {
-			return fmt.Errorf("header name %q is none by RFC 9110", shorten(n))
+	for i, f := range s.From {
+		if len(validation.IsDNS1123Label(string(f.Namespace))) > 0 {
+			return fmt.Errorf("spec.from[%d]: namespace %q is not a DNS label", i, shorten(string(f.Namespace)))
 		}
 	}
 	return nil
 }
 
-func checkPath(p *gatewayv1.HTTPPathModifier) error {
-	if p == nil {
+func checkSelector(s *metav1.LabelSelector) error {
+	if s == nil {
 		return nil
 	}
-	for _, v := range []*string{p.ReplaceFullPath, p.ReplacePrefixMatch} {
-		if v != nil && len(*v) > 1024 {
-			return fmt.Errorf("path is longer than 1024 bytes")
-		}
-	}
-	return nil
+	return first(metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, field.NewPath("selector")))
 }
 
 func checkPrecise(h *gatewayv1.PreciseHostname) error {
@@ -233,46 +194,4 @@ func checkPortNumber(p gatewayv1.PortNumber) error {
 		return fmt.Errorf("port %d is not from 1 to 65535", p)
 	}
 	return nil
-}
-
-func checkGateway(s *gatewayv1.GatewaySpec) error {
-	if err := checkBounds(s); err != nil {
-		return err
-	}
-	seen := make(map[gatewayv1.SectionName]bool, len(s.Listeners))
-	for i := range s.Listeners {
-		if err := checkListener(&s.Listeners[i]); err != nil {
-			return fmt.Errorf("spec.listeners[%d]: %w", i, err)
-		}
-		if seen[s.Listeners[i].Name] {
-			return fmt.Errorf("spec.listeners[%d]: name %q is given twice", i, s.Listeners[i].Name)
-		}
-		seen[s.Listeners[i].Name] = true
-	}
-	return nil
-}
-
-func checkListener(l *gatewayv1.Listener) error {
-	if len(validation.IsDNS1123Subdomain(string(l.Name))) > 0 {
-		return fmt.Errorf("name %q is not a DNS name", shorten(string(l.Name)))
-	}
-	if err := checkPortNumber(l.Port); err != nil {
-		return err
-	}
-	if l.Hostname != nil && *l.Hostname != "" {
-		if err := checkHostname(string(*l.Hostname)); err != nil {
-			return err
-		}
-	}
-	if a := l.AllowedRoutes; a != nil && a.Namespaces != nil {
-		return checkSelector(a.Namespaces.Selector)
-	}
-	return nil
-}
-
-func checkSelector(s *metav1.LabelSelector) error {
-	if s == nil {
-		return nil
-	}
-	return first(metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, field.NewPath("selector")))
 }

@@ -7,10 +7,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/json"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
@@ -213,36 +209,7 @@ func (d decoder) object(ref cluster.Ref) ([]*cluster.Object, error) {
 	if err := sameName(ref, cluster.Kind(msg.Kind), msg.Namespace, msg.Name); err != nil {
 		return nil, err
 	}
-	var value any
-	var err error
-	switch ref.Kind {
-	case cluster.KindHTTPRoute:
-		v := &gatewayv1.HTTPRoute{}
-		if err = unmarshal(msg.Json, ref, v, &v.ObjectMeta, &v.Status); err == nil {
-			v.TypeMeta, err = typeMeta(gatewayv1.GroupVersion.String(), ref.Kind), checkHTTPRoute(&v.Spec)
-		}
-		value = v
-	case cluster.KindGateway:
-		v := &gatewayv1.Gateway{}
-		if err = unmarshal(msg.Json, ref, v, &v.ObjectMeta, &v.Status); err == nil {
-			v.TypeMeta, err = typeMeta(gatewayv1.GroupVersion.String(), ref.Kind), checkGateway(&v.Spec)
-		}
-		value = v
-	case cluster.KindReferenceGrant:
-		v := &gatewayv1beta1.ReferenceGrant{}
-		if err = unmarshal(msg.Json, ref, v, &v.ObjectMeta, &struct{}{}); err == nil {
-			v.TypeMeta, err = typeMeta(gatewayv1beta1.GroupVersion.String(), ref.Kind), checkBounds(&v.Spec)
-		}
-		value = v
-	case cluster.KindNamespace:
-		v := &corev1.Namespace{}
-		if err = unmarshal(msg.Json, ref, v, &v.ObjectMeta, &v.Status); err == nil {
-			v.TypeMeta, v.Spec, v.Annotations = typeMeta("v1", ref.Kind), corev1.NamespaceSpec{}, nil
-		}
-		value = v
-	default:
-		err = fmt.Errorf("records of kind %q are unknown to this version of Causeway", ref.Kind)
-	}
+	value, err := codecs[ref.Kind].decode(msg.Json, ref) // Refs gives no kind without one
 	if err != nil {
 		return nil, err
 	}
@@ -262,26 +229,4 @@ func sameName(ref cluster.Ref, kind cluster.Kind, namespace, name string) error 
 		return fmt.Errorf("value is of %s, its key of %s", shorten(cluster.Ref{Kind: kind, Namespace: namespace, Name: name}.String()), ref)
 	}
 	return nil
-}
-
-// unmarshal reads an object's JSON and reduces it to what crosses. om and
-// status point into the object.
-func unmarshal[S any](data []byte, ref cluster.Ref, into any, om *metav1.ObjectMeta, status *S) error {
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("JSON of %s: %w", ref, err)
-	}
-	if err := sameName(ref, ref.Kind, om.Namespace, om.Name); err != nil {
-		return err
-	}
-	if err := checkMetadata(om.Labels, om.Annotations); err != nil {
-		return fmt.Errorf("%s: %w", ref, err)
-	}
-	*om = metav1.ObjectMeta{Name: om.Name, Namespace: om.Namespace, Labels: om.Labels, Annotations: om.Annotations, Generation: om.Generation}
-	var none S
-	*status = none
-	return nil
-}
-
-func typeMeta(apiVersion string, kind cluster.Kind) metav1.TypeMeta {
-	return metav1.TypeMeta{APIVersion: apiVersion, Kind: string(kind)}
 }

@@ -7,12 +7,19 @@
 // while both exist and the Service is none that KEP-1645 forbids to export (type
 // ExternalName). An export without a Service says nothing to other clusters and
 // stays at home, where its status tells. EndpointSlices cross if their Service
-// does. HTTPRoutes, Gateways and ReferenceGrants all cross, since the query API
-// shows the state of the whole clusterset. Namespaces cross with name and labels
-// where a published route or Gateway lives in them. Secrets, ConfigMaps and
-// GatewayClasses never cross: no function here takes them. Objects cross without
-// status, managedFields, owners and last-applied annotation, Services without
-// selector, addresses and node ports too.
+// does. Routes of all kinds, Gateways, ListenerSets and ReferenceGrants all cross,
+// since the query API shows the state of the whole clusterset. Namespaces cross with
+// name and labels where a published route, Gateway or ListenerSet lives in them.
+//
+// A BackendTLSPolicy crosses while the cluster exports a Service that it targets:
+// the Envoys of other clusters do TLS with that Service's pods themselves, through
+// the crossing gateways. With it go the ConfigMaps in which it finds its CA
+// certificates, reduced to data[ca.crt]; one that holds a private key there stays.
+// Secrets and GatewayClasses never cross: no function here takes them.
+//
+// Objects cross without status, managedFields, owners and last-applied annotation;
+// Namespaces without annotations; ConfigMaps without labels and annotations; Services
+// without these and without selector, addresses and node ports.
 //
 // # What is guaranteed
 //

@@ -1,17 +1,13 @@
 package record
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
@@ -26,21 +22,6 @@ type Record struct {
 
 // MaxValueBytes bounds a value; it fits into one transaction of the store.
 const MaxValueBytes = 1 << 20
-
-// metadata is what crosses of an object's ObjectMeta. The creationTimestamp is
-// a field of the record, where it keeps its full precision.
-type metadata struct {
-	Name        string            `json:"name"`
-	Namespace   string            `json:"namespace,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Generation  int64             `json:"generation,omitempty"`
-}
-
-type document struct {
-	Metadata metadata `json:"metadata"`
-	Spec     any      `json:"spec,omitempty"`
-}
 
 // EncodeMeta makes the record of a cluster's Meta.
 func EncodeMeta(id cluster.ID, m cluster.Meta) (Record, error) {
@@ -100,11 +81,11 @@ func EncodeService(svc, exp *cluster.Object) (Record, error) {
 	if err := checkExport(&e.Spec); err != nil {
 		return Record{}, fmt.Errorf("%s: %w", exp.Ref, err)
 	}
-	service, err := marshal(svc.Ref, metav1.ObjectMeta{Generation: s.Generation}, &spec)
+	service, err := document{Metadata: metadata{Generation: s.Generation}, Spec: &spec}.marshal(svc.Ref)
 	if err != nil {
 		return Record{}, err
 	}
-	export, err := marshal(exp.Ref, e.ObjectMeta, &e.Spec)
+	export, err := document{Metadata: publicMeta(&e.ObjectMeta), Spec: &e.Spec}.marshal(exp.Ref)
 	if err != nil {
 		return Record{}, err
 	}
@@ -157,28 +138,19 @@ func EncodeSlice(o *cluster.Object) (Record, error) {
 	return finish(key, err, msg)
 }
 
-// EncodeObject makes the record of an HTTPRoute, Gateway, ReferenceGrant or
-// Namespace; other kinds are an error.
+// EncodeObject makes the record of an object of any other kind that crosses: a
+// route, Gateway, ListenerSet, BackendTLSPolicy, ReferenceGrant or Namespace, or
+// the CA certificates of a ConfigMap.
 func EncodeObject(o *cluster.Object) (Record, error) {
-	var om metav1.ObjectMeta
-	var spec any
-	var err error
-	switch v := o.Value.(type) {
-	case *gatewayv1.HTTPRoute:
-		om, spec, err = v.ObjectMeta, &v.Spec, checkHTTPRoute(&v.Spec)
-	case *gatewayv1.Gateway:
-		om, spec, err = v.ObjectMeta, &v.Spec, checkGateway(&v.Spec)
-	case *gatewayv1beta1.ReferenceGrant:
-		om, spec, err = v.ObjectMeta, &v.Spec, checkBounds(&v.Spec)
-	case *corev1.Namespace:
-		om = metav1.ObjectMeta{Labels: v.Labels}
-	default:
-		err = fmt.Errorf("holds a %T, which has no record", o.Value)
+	c, ok := codecs[o.Kind]
+	if !ok {
+		return Record{}, fmt.Errorf("%s has no record of its own: %w", o.Ref, ErrNotPublished)
 	}
+	d, err := c.encode(o.Value)
 	if err != nil {
 		return Record{}, fmt.Errorf("%s: %w", o.Ref, err)
 	}
-	doc, err := marshal(o.Ref, om, spec)
+	doc, err := d.marshal(o.Ref)
 	if err != nil {
 		return Record{}, err
 	}
@@ -186,27 +158,6 @@ func EncodeObject(o *cluster.Object) (Record, error) {
 	return finish(key, err, &causewayv1.Object{
 		Kind: string(o.Kind), Namespace: o.Namespace, Name: o.Name, Created: nanos(o.Seniority.Created), Json: doc,
 	})
-}
-
-func marshal(ref cluster.Ref, om metav1.ObjectMeta, spec any) ([]byte, error) {
-	md := metadata{Name: ref.Name, Namespace: ref.Namespace, Labels: om.Labels, Generation: om.Generation}
-	for k, v := range om.Annotations {
-		if k == corev1.LastAppliedConfigAnnotation {
-			continue
-		}
-		if md.Annotations == nil {
-			md.Annotations = make(map[string]string, len(om.Annotations))
-		}
-		md.Annotations[k] = v
-	}
-	if err := checkMetadata(md.Labels, md.Annotations); err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	b, err := json.Marshal(document{Metadata: md, Spec: spec})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	return b, nil
 }
 
 func finish(key string, err error, msg proto.Message) (Record, error) {

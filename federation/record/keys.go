@@ -8,22 +8,14 @@ import (
 	"github.com/causeway-mesh/causeway/federation/store"
 )
 
-// routeKinds are the kinds below the routes section, by their name in keys.
-var routeKinds = map[string]cluster.Kind{
-	"httproute": cluster.KindHTTPRoute,
-}
-
 // arity is how many names follow a section.
 var arity = map[store.Section]int{
 	store.SectionMeta: 1, store.SectionAlive: 1, store.SectionTrust: 1, store.SectionNamespaces: 1,
-	store.SectionServices: 2, store.SectionGateways: 2, store.SectionGrants: 2,
-	store.SectionEndpoints: 3, store.SectionRoutes: 3,
+	store.SectionServices: 2, store.SectionGrants: 2,
+	store.SectionEndpoints: 3, store.SectionRoutes: 3, store.SectionGateways: 3, store.SectionPolicies: 3,
 }
 
-const (
-	metaName  = "cluster"
-	httpRoute = "httproute"
-)
+const metaName = "cluster"
 
 // MetaKey is the key of a cluster's Meta.
 func MetaKey(id cluster.ID) (string, error) {
@@ -70,12 +62,11 @@ func ObjectKey(o *cluster.Object) (string, error) {
 		return SliceKey(o.Cluster, o.Namespace, s.Service, o.Name)
 	case cluster.KindNamespace:
 		return store.ClusterKey(id, store.SectionNamespaces, o.Name)
-	case cluster.KindGateway:
-		return store.ClusterKey(id, store.SectionGateways, o.Namespace, o.Name)
 	case cluster.KindReferenceGrant:
 		return store.ClusterKey(id, store.SectionGrants, o.Namespace, o.Name)
-	case cluster.KindHTTPRoute:
-		return store.ClusterKey(id, store.SectionRoutes, httpRoute, o.Namespace, o.Name)
+	}
+	if c, ok := codecs[o.Kind]; ok {
+		return store.ClusterKey(id, c.section, keyName(o.Kind), o.Namespace, o.Name)
 	}
 	return "", fmt.Errorf("%s: %w", o.Ref, ErrNotPublished)
 }
@@ -101,14 +92,12 @@ func Refs(k store.Key) ([]cluster.Ref, error) {
 		return []cluster.Ref{ref(cluster.KindService, n[0], n[1]), ref(cluster.KindServiceExport, n[0], n[1])}, nil
 	case store.SectionEndpoints:
 		return []cluster.Ref{ref(cluster.KindEndpointSlice, n[0], n[2])}, nil
-	case store.SectionGateways:
-		return []cluster.Ref{ref(cluster.KindGateway, n[0], n[1])}, nil
 	case store.SectionGrants:
 		return []cluster.Ref{ref(cluster.KindReferenceGrant, n[0], n[1])}, nil
-	case store.SectionRoutes:
-		kind, ok := routeKinds[n[0]]
+	case store.SectionRoutes, store.SectionGateways, store.SectionPolicies:
+		kind, ok := keyKinds[k.Section][n[0]]
 		if !ok {
-			return nil, fmt.Errorf("routes of kind %q are unknown to this version of Causeway", n[0])
+			return nil, fmt.Errorf("%s of kind %q are unknown to this version of Causeway", k.Section, n[0])
 		}
 		return []cluster.Ref{ref(kind, n[1], n[2])}, nil
 	}

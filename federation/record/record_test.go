@@ -45,8 +45,8 @@ func TestObjectsRoundTrip(t *testing.T) {
 		want := []*cluster.Object{o}
 		switch o.Kind {
 		case cluster.KindSecret:
-			if _, err := record.EncodeObject(o); err == nil {
-				t.Fatal("a Secret was encoded")
+			if _, err := record.EncodeObject(o); !errors.Is(err, record.ErrNotPublished) {
+				t.Fatalf("a Secret was encoded: %v", err)
 			}
 			if _, err := record.ObjectKey(o); !errors.Is(err, record.ErrNotPublished) {
 				t.Fatalf("a Secret has a key: %v", err)
@@ -56,6 +56,17 @@ func TestObjectsRoundTrip(t *testing.T) {
 			svc, exp := recordtest.Service(east, o.Namespace, o.Name, 1, 8001), recordtest.Export(east, o.Namespace, o.Name, 2, "3")
 			r, err = record.EncodeService(svc, exp)
 			want = []*cluster.Object{svc, exp}
+		case cluster.KindConfigMap:
+			if v := o.Value.(*corev1.ConfigMap); !record.HasCA(v) {
+				if r, err := record.EncodeObject(o); err == nil {
+					t.Fatalf("a ConfigMap without certificates crosses as %s", r.Value)
+				}
+				return
+			}
+			r, err = encode(o)
+			only := *o
+			only.Value = &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name}, Data: map[string]string{record.CAKey: recordtest.CA}}
+			want[0] = &only
 		default:
 			r, err = encode(o)
 		}
@@ -120,6 +131,17 @@ func TestOnlyWhatIsMeantToCrosses(t *testing.T) {
 	}
 	if s := string(r.Value); strings.Contains(s, secret) || !strings.Contains(s, `"kept":"yes"`) {
 		t.Errorf("route crosses as %s", s)
+	}
+
+	cm := recordtest.ConfigMap(east, "app", "a", 1, recordtest.CA)
+	c := cm.Value.(*corev1.ConfigMap)
+	c.ObjectMeta = om
+	c.Labels, c.Data["other"], c.BinaryData = map[string]string{"label": secret}, secret, map[string][]byte{"ca.crt": []byte(secret)}
+	if r, err = record.EncodeObject(cm); err != nil {
+		t.Fatal(err)
+	}
+	if s := string(r.Value); strings.Contains(s, secret) || strings.Contains(s, "kept") || !strings.Contains(s, "BEGIN CERTIFICATE") {
+		t.Errorf("certificates cross as %s", s)
 	}
 
 	svc, exp := recordtest.Service(east, "app", "a", 1, 80), recordtest.Export(east, "app", "a", 1, "1")
@@ -206,7 +228,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"route of another namespace":     {"/causeway/v1/clusters/east/routes/httproute/other/a", route(func(*gatewayv1.HTTPRoute) {}), "its key of HTTPRoute/other/a"},
 		"route with another name inside": {routeKey, route(func(r *gatewayv1.HTTPRoute) { r.Name = "b" }), "value is of HTTPRoute/app/b"},
-		"another kind":                   {"/causeway/v1/clusters/east/gateways/app/a", route(func(*gatewayv1.HTTPRoute) {}), "value is of HTTPRoute/app/a"},
+		"another kind":                   {"/causeway/v1/clusters/east/gateways/gateway/app/a", route(func(*gatewayv1.HTTPRoute) {}), "value is of HTTPRoute/app/a"},
 		"header with a line break": {routeKey, route(func(r *gatewayv1.HTTPRoute) {
 			r.Spec.Rules[0].Matches[0].Headers = []gatewayv1.HTTPHeaderMatch{{Name: "h", Value: "a\r\nx: y"}}
 		}), "control characters"},
@@ -321,6 +343,13 @@ func FuzzDecode(f *testing.F) {
 	seed(record.EncodeObject(recordtest.Gateway(east, "app", "a", 1, 80)))
 	seed(record.EncodeObject(recordtest.Grant(east, "app", "a", 1, "b")))
 	seed(record.EncodeObject(recordtest.Namespace(east, "app", 1, "a")))
+	seed(record.EncodeObject(recordtest.ConfigMap(east, "app", "a", 1, recordtest.CA)))
+	for kind, list := range specs {
+		for _, spec := range list {
+			kv := specRecord(f, kind, spec)
+			f.Add(kv.Key, kv.Value)
+		}
+	}
 	seed(record.EncodeSlice(recordtest.Slice(east, "app", "a", "a-1", 1, 3)))
 	seed(record.EncodeService(recordtest.Service(east, "app", "a", 1, 80), recordtest.Export(east, "app", "a", 1, "1")))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
@@ -410,16 +439,24 @@ func marshal(t testing.TB, v any) []byte {
 
 // The same for the JSON inside, which the fuzzer seldom reaches through protobuf.
 func FuzzJSON(f *testing.F) {
-	for i, o := range []*cluster.Object{
+	kinds := []cluster.Kind{cluster.KindHTTPRoute, cluster.KindGateway, cluster.KindReferenceGrant, cluster.KindService, cluster.KindServiceExport,
+		cluster.KindGRPCRoute, cluster.KindTLSRoute, cluster.KindTCPRoute, cluster.KindUDPRoute, cluster.KindListenerSet, cluster.KindBackendTLSPolicy, cluster.KindConfigMap}
+	for _, o := range []*cluster.Object{
 		recordtest.Route(east, "app", "a", 1, "a", "b", "/"), recordtest.Gateway(east, "app", "a", 1, 80),
 		recordtest.Grant(east, "app", "a", 1, "b"), recordtest.Service(east, "app", "a", 1, 80), recordtest.Export(east, "app", "a", 1, "1"),
+		recordtest.ConfigMap(east, "app", "a", 1, recordtest.CA),
 	} {
-		f.Add(uint8(i), marshal(f, o.Value))
+		f.Add(uint8(slices.Index(kinds, o.Kind)), marshal(f, o.Value))
+	}
+	for kind, list := range specs {
+		for _, spec := range list {
+			f.Add(uint8(slices.Index(kinds, kind)), []byte(`{"metadata":{"namespace":"app","name":"a"},"spec":`+spec+`}`))
+		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, doc []byte) {
 		minimal := []byte(`{"metadata":{"namespace":"app","name":"a"}}`)
 		var msg proto.Message
-		ref := cluster.Ref{Kind: []cluster.Kind{cluster.KindHTTPRoute, cluster.KindGateway, cluster.KindReferenceGrant, cluster.KindService, cluster.KindServiceExport}[which%5], Namespace: "app", Name: "a"}
+		ref := cluster.Ref{Kind: kinds[int(which)%len(kinds)], Namespace: "app", Name: "a"}
 		switch ref.Kind {
 		case cluster.KindService:
 			msg = &causewayv1.ExportedService{Namespace: "app", Name: "a", Service: doc, Export: minimal}

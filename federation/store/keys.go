@@ -37,6 +37,7 @@ const (
 	SectionEndpoints  Section = "endpoints"
 	SectionRoutes     Section = "routes"
 	SectionGateways   Section = "gateways"
+	SectionPolicies   Section = "policies" // of the cluster's users, unlike PolicyPrefix
 	SectionGrants     Section = "grants"
 	SectionTrust      Section = "trust"
 )
@@ -45,14 +46,14 @@ const (
 func Sections() []Section {
 	return []Section{
 		SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionGrants, SectionTrust,
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust,
 	}
 }
 
 func (s Section) valid() bool {
 	switch s {
 	case SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionGrants, SectionTrust:
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust:
 		return true
 	}
 	return false

@@ -213,18 +213,21 @@ func (x *Alive) GetAgent() string {
 	return ""
 }
 
-// Object is a Gateway API object or a Namespace, at
-// .../routes/<kind>/<namespace>/<name>, .../gateways/<namespace>/<name>,
-// .../grants/<namespace>/<name> or .../namespaces/<name>.
+// Object is a Gateway API object, a Namespace or a ConfigMap, at
+// .../routes/<kind>/<namespace>/<name>, .../gateways/<kind>/<namespace>/<name>,
+// .../policies/<kind>/<namespace>/<name>, .../grants/<namespace>/<name> or
+// .../namespaces/<name>, the kind in lower case.
 type Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "HTTPRoute", "Gateway", "ReferenceGrant", "Namespace".
+	// "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "Gateway",
+	// "ListenerSet", "BackendTLSPolicy", "ConfigMap", "ReferenceGrant", "Namespace".
 	Kind      string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// Unix nanoseconds; 0 if unknown.
 	Created int64 `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
-	// The object as JSON: metadata (name, labels, annotations, generation) and spec.
+	// The object as JSON: metadata (name, labels, annotations, generation) and spec;
+	// of a ConfigMap the name and data["ca.crt"] alone.
 	Json          []byte `protobuf:"bytes,5,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

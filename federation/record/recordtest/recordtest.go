@@ -105,6 +105,90 @@ func Grant(id cluster.ID, ns, name string, age int, from string) *cluster.Object
 		}})
 }
 
+// Parent names a parent in the route's own namespace.
+func Parent(kind cluster.Kind, name string) gatewayv1.ParentReference {
+	group := map[cluster.Kind]gatewayv1.Group{cluster.KindGateway: gatewayv1.GroupName, cluster.KindListenerSet: gatewayv1.GroupName, cluster.KindServiceImport: "multicluster.x-k8s.io"}[kind]
+	k := gatewayv1.Kind(kind)
+	return gatewayv1.ParentReference{Group: &group, Kind: &k, Name: gatewayv1.ObjectName(name)}
+}
+
+func common(p gatewayv1.ParentReference) gatewayv1.CommonRouteSpec {
+	return gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{p}}
+}
+
+func backends(port int32) []gatewayv1.BackendRef {
+	return []gatewayv1.BackendRef{{BackendObjectReference: gatewayv1.BackendObjectReference{Name: "b", Port: &port}}}
+}
+
+// GRPCRoute makes a GRPCRoute with one rule, for a gRPC service.
+func GRPCRoute(id cluster.ID, ns, name string, age int, parent gatewayv1.ParentReference, service string) *cluster.Object {
+	exact := gatewayv1.GRPCMethodMatchExact
+	return Object(id, cluster.KindGRPCRoute, ns, name, age, &gatewayv1.GRPCRoute{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindGRPCRoute),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: gatewayv1.GRPCRouteSpec{CommonRouteSpec: common(parent), Rules: []gatewayv1.GRPCRouteRule{{
+			Matches:     []gatewayv1.GRPCRouteMatch{{Method: &gatewayv1.GRPCMethodMatch{Type: &exact, Service: &service}}},
+			BackendRefs: []gatewayv1.GRPCBackendRef{{BackendRef: backends(80)[0]}},
+		}}}})
+}
+
+// TLSRoute makes a TLSRoute for one hostname.
+func TLSRoute(id cluster.ID, ns, name string, age int, parent gatewayv1.ParentReference, host string) *cluster.Object {
+	return Object(id, cluster.KindTLSRoute, ns, name, age, &gatewayv1.TLSRoute{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindTLSRoute),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: gatewayv1.TLSRouteSpec{CommonRouteSpec: common(parent), Hostnames: []gatewayv1.Hostname{gatewayv1.Hostname(host)},
+			Rules: []gatewayv1.TLSRouteRule{{BackendRefs: backends(443)}}}})
+}
+
+// TCPRoute makes a TCPRoute to a port.
+func TCPRoute(id cluster.ID, ns, name string, age int, parent gatewayv1.ParentReference, port int32) *cluster.Object {
+	return Object(id, cluster.KindTCPRoute, ns, name, age, &gatewayv1.TCPRoute{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindTCPRoute),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec:       gatewayv1.TCPRouteSpec{CommonRouteSpec: common(parent), Rules: []gatewayv1.TCPRouteRule{{BackendRefs: backends(port)}}}})
+}
+
+// UDPRoute makes a UDPRoute to a port.
+func UDPRoute(id cluster.ID, ns, name string, age int, parent gatewayv1.ParentReference, port int32) *cluster.Object {
+	return Object(id, cluster.KindUDPRoute, ns, name, age, &gatewayv1.UDPRoute{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindUDPRoute),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec:       gatewayv1.UDPRouteSpec{CommonRouteSpec: common(parent), Rules: []gatewayv1.UDPRouteRule{{BackendRefs: backends(port)}}}})
+}
+
+// ListenerSet makes a ListenerSet with one TLS listener for a Gateway of its namespace.
+func ListenerSet(id cluster.ID, ns, name string, age int, gateway string, port int32) *cluster.Object {
+	mode := gatewayv1.TLSModeTerminate
+	return Object(id, cluster.KindListenerSet, ns, name, age, &gatewayv1.ListenerSet{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindListenerSet),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: gatewayv1.ListenerSetSpec{ParentRef: gatewayv1.ParentGatewayReference{Name: gatewayv1.ObjectName(gateway)},
+			Listeners: []gatewayv1.ListenerEntry{{Name: "tls", Protocol: gatewayv1.TLSProtocolType, Port: port,
+				TLS: &gatewayv1.ListenerTLSConfig{Mode: &mode, CertificateRefs: []gatewayv1.SecretObjectReference{{Name: "cert"}}}}}}})
+}
+
+// CA is a certificate as far as a store can tell.
+const CA = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+
+// ConfigMap makes a ConfigMap with CA certificates and more.
+func ConfigMap(id cluster.ID, ns, name string, age int, ca string) *cluster.Object {
+	return Object(id, cluster.KindConfigMap, ns, name, age, &corev1.ConfigMap{TypeMeta: typed("v1", cluster.KindConfigMap),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string]string{"ca.crt": ca, "settings": "stay at home"}})
+}
+
+// Policy makes a BackendTLSPolicy for a Service, with CA certificates of a ConfigMap.
+func Policy(id cluster.ID, ns, name string, age int, service, configMap string) *cluster.Object {
+	return Object(id, cluster.KindBackendTLSPolicy, ns, name, age, &gatewayv1.BackendTLSPolicy{
+		TypeMeta:   typed(gatewayv1.GroupVersion.String(), cluster.KindBackendTLSPolicy),
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: gatewayv1.BackendTLSPolicySpec{
+			TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{Kind: "Service", Name: gatewayv1.ObjectName(service)}}},
+			Validation: gatewayv1.BackendTLSPolicyValidation{Hostname: "backend.example",
+				CACertificateRefs: []gatewayv1.LocalObjectReference{{Kind: "ConfigMap", Name: gatewayv1.ObjectName(configMap)}}},
+		}})
+}
+
 // Secret makes a Secret that no one may ever see elsewhere.
 func Secret(id cluster.ID, ns, name string, age int, value string) *cluster.Object {
 	return Object(id, cluster.KindSecret, ns, name, age, &corev1.Secret{TypeMeta: typed("v1", cluster.KindSecret),
@@ -133,12 +217,40 @@ func Draw(t *rapid.T, id cluster.ID) *cluster.Object {
 		return Slice(id, ns, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "service"), name+"-slice", age, n)
 	case cluster.KindGateway:
 		return Gateway(id, ns, name, age, int32(80+n))
+	case cluster.KindListenerSet:
+		return ListenerSet(id, ns, name, age, rapid.SampledFrom([]string{"a", "b"}).Draw(t, "gateway"), int32(8000+n))
 	case cluster.KindHTTPRoute:
 		return Route(id, ns, name, age, "a", "b", fmt.Sprintf("/%d", n))
+	case cluster.KindGRPCRoute:
+		return GRPCRoute(id, ns, name, age, drawParent(t), fmt.Sprintf("service.V%d", n))
+	case cluster.KindTLSRoute:
+		return TLSRoute(id, ns, name, age, drawParent(t), fmt.Sprintf("v%d.example", n))
+	case cluster.KindTCPRoute:
+		return TCPRoute(id, ns, name, age, drawParent(t), int32(8000+n))
+	case cluster.KindUDPRoute:
+		return UDPRoute(id, ns, name, age, drawParent(t), int32(8000+n))
+	case cluster.KindBackendTLSPolicy:
+		return Policy(id, ns, name, age, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "target"), rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "authority"))
+	case cluster.KindConfigMap:
+		o := ConfigMap(id, ns, name, age, CA)
+		if n == 5 {
+			o.Value.(*corev1.ConfigMap).Data = map[string]string{"ca.crt": "no certificate"}
+		}
+		return o
 	case cluster.KindReferenceGrant:
 		return Grant(id, ns, name, age, fmt.Sprintf("from-%d", n))
 	}
 	return Secret(id, ns, name, age, fmt.Sprint(n))
+}
+
+func drawParent(t *rapid.T) gatewayv1.ParentReference {
+	p := Parent(rapid.SampledFrom([]cluster.Kind{cluster.KindGateway, cluster.KindListenerSet, cluster.KindService, cluster.KindServiceImport}).Draw(t, "parent kind"),
+		rapid.SampledFrom([]string{"a", "b"}).Draw(t, "parent"))
+	if rapid.IntRange(0, 3).Draw(t, "parent elsewhere") == 0 {
+		ns := gatewayv1.Namespace("dev")
+		p.Namespace = &ns
+	}
+	return p
 }
 
 // Authority makes the certificate of a CA, in DER.

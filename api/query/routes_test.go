@@ -1,0 +1,72 @@
+package query_test
+
+import (
+	"slices"
+	"testing"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
+	"github.com/causeway-mesh/causeway/api/query/querytest"
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/record/recordtest"
+)
+
+// Routes of every kind are listed and counted, with their hostnames and all parents
+// that they name, whoever judges them.
+func TestRoutesOfEveryKind(t *testing.T) {
+	t.Parallel()
+	w := querytest.New(t)
+	service := querytest.Import("app", "web")
+	set, other := recordtest.Parent(cluster.KindListenerSet, "more"), recordtest.Parent("Queue", "q")
+	tcp := recordtest.TCPRoute("east", "kinds", "tcp", 1, service, 80)
+	spec := &tcp.Value.(*gatewayv1.TCPRoute).Spec
+	spec.ParentRefs = append(spec.ParentRefs, set, other)
+	w.Edit(func(e *federation.Edit) {
+		for _, o := range []*cluster.Object{
+			recordtest.Route("east", "kinds", "http", 1, "web", "web", "/"),
+			recordtest.GRPCRoute("east", "kinds", "grpc", 1, service, "a.B"),
+			recordtest.TLSRoute("east", "kinds", "tls", 1, service, "tls.example"),
+			tcp,
+			recordtest.UDPRoute("east", "kinds", "udp", 1, service, 53),
+		} {
+			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	c := ada(t, querytest.Run(t, w.Config()))
+	answer, err := c.ListRoutes(t.Context(), &causewayv1.ListRoutesRequest{Filter: &causewayv1.Filter{Namespace: "kinds"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range answer.GetRoutes() {
+		got = append(got, r.GetKind()+"/"+r.GetName())
+		switch r.GetName() {
+		case "tls":
+			if !slices.Equal(r.GetHostnames(), []string{"tls.example"}) {
+				t.Errorf("hostnames %v", r.GetHostnames())
+			}
+		case "tcp":
+			var named []string
+			for _, p := range r.GetParents() {
+				named = append(named, p.GetParent().GetKind()+"/"+p.GetParent().GetNamespace()+"/"+p.GetParent().GetName())
+			}
+			if want := []string{"ServiceImport/app/web", "ListenerSet/kinds/more", "Queue/kinds/q"}; !slices.Equal(named, want) {
+				t.Errorf("parents %v, want %v", named, want)
+			}
+		}
+		if p := r.GetParents(); len(p) == 0 || len(p[0].GetConditions()) == 0 || p[0].GetConditions()[0].GetType() != "Accepted" {
+			t.Errorf("%s is not judged: %v", r.GetName(), p)
+		}
+	}
+	if want := []string{"GRPCRoute/grpc", "HTTPRoute/http", "TCPRoute/tcp", "TLSRoute/tls", "UDPRoute/udp"}; !slices.Equal(got, want) {
+		t.Errorf("routes %v, want %v", got, want)
+	}
+	clusters, err := c.ListClusters(t.Context(), &causewayv1.ListClustersRequest{Filter: &causewayv1.Filter{Cluster: "east"}})
+	if err != nil || len(clusters.GetClusters()) != 1 || clusters.GetClusters()[0].GetRoutes() != 7 {
+		t.Errorf("clusters %v, %v; want 7 routes in east", clusters.GetClusters(), err)
+	}
+}
