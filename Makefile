@@ -59,5 +59,13 @@ golden: ## Rewrite the goldens; review the diff
 	@$(GO) test $(GOLDEN) -run Golden -update
 
 .PHONY: bench
-bench: ## Benchmarks of the hot paths
+bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes
+	@$(GO) build -o bin/bench ./test/bench && bin/bench
+
+.PHONY: bench-scale
+bench-scale: ## The part of it with 100 clusters
+	@$(GO) build -o bin/bench ./test/bench && bin/bench -only scale
+
+.PHONY: bench-micro
+bench-micro: ## Benchmarks of single packages, for comparing before and after
 	@$(GO) test -run '^$$' -bench . -benchmem ./federation/... ./xds/...

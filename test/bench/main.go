@@ -1,0 +1,256 @@
+// Command bench measures what docs/performance.md tells, and says whether its
+// goals hold: how long a change takes from a cluster's source to the first and
+// the last of 100 proxies, what it costs, and what agents hold. `make bench` runs
+// it.
+//
+// The path is the real one. etcd, each agent and a hub are processes of their own
+// (this binary again): etcd with its data on disk and fsync, agents as `causeway
+// agent` runs them, only that their source is programmatic, so that an API server's
+// or a file system's share is not part of the figures. The driver plays the
+// proxies: delta ADS over mTLS, one connection each, subscribing and acknowledging
+// as Envoy does. Times are taken in the agent before a change is delivered, and
+// in the driver when a proxy's response was read; both are the machine's clock.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are what a person may choose.
+type options struct {
+	only    string
+	profile string
+	keep    string
+	changes int
+}
+
+func (o options) wants(name string) bool {
+	return o.only == "" || strings.Contains(","+o.only+",", ","+name+",")
+}
+
+var errMissed = errors.New("goals were missed")
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "-part" {
+		if err := runPart(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench part:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var o options
+	flag.StringVar(&o.only, "only", "", "comma-separated: latency, growth, scale; empty for all")
+	flag.StringVar(&o.profile, "profile", "", "folder for CPU and heap profiles of the agents")
+	flag.StringVar(&o.keep, "dir", "", "folder for data and logs, which is kept; empty for a temporary one")
+	flag.IntVar(&o.changes, "changes", 200, "how many changes of each kind are made")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	dir := o.keep
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "causeway-bench-"); err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil || errors.Is(err, errMissed) {
+				_ = os.RemoveAll(dir)
+			} else {
+				fmt.Fprintln(os.Stderr, "bench: the logs of the parts are in", dir)
+			}
+		}()
+	}
+	r := &report{out: out}
+	fmt.Fprintf(out, "%s\n", machine())
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	began := time.Now()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, options, *report, string, *slog.Logger) error
+	}{{"latency", latency}, {"growth", growth}, {"scale", scale}} {
+		if !o.wants(part.name) {
+			continue
+		}
+		if err := part.run(ctx, o, r, filepath.Join(dir, part.name), log); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	fmt.Fprintf(out, "\n%d figures in %v; ", len(r.rows), time.Since(began).Round(time.Second))
+	if r.failed > 0 {
+		fmt.Fprintf(out, "%d goals were MISSED\n", r.failed)
+		return errMissed
+	}
+	fmt.Fprintln(out, "all goals hold")
+	return nil
+}
+
+// standard is the world that the goals speak of: 4 clusters of 500 services of 10
+// endpoints, 500 routes, 25 namespaces, so 100 sidecars.
+var standard = world{Clusters: 4, Networks: 2, Services: 500, Endpoints: 10, Namespaces: 25, Routes: 500, Private: 20}
+
+func latency(ctx context.Context, o options, r *report, dir string, log *slog.Logger) error {
+	w := standard
+	s, err := open(ctx, w, dir, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if _, err := s.bring(ctx); err != nil {
+		return err
+	}
+	r.heading("%d clusters (%d networks) x %d services x %d endpoints, %d routes, %d sidecars", w.Clusters, w.Networks, w.Services, w.Endpoints, w.Routes, w.Clusters*w.Namespaces)
+	f, err := s.measureFloor(ctx)
+	if err != nil {
+		return err
+	}
+	r.figure("floor: fdatasync of 4 KiB", both(quantile(f.sync, .5), quantile(f.sync, .99)))
+	r.figure("floor: round trip over loopback", both(quantile(f.hop, .5), quantile(f.hop, .99)))
+	r.figure("floor: two of each", both(quantile(f.sum, .5), quantile(f.sum, .99)))
+	r.figure("floor: etcd alone, from a write to a watch", both(quantile(f.etcd, .5), quantile(f.etcd, .99)))
+	// Once over, unmeasured: connections, heaps and caches find their size.
+	if _, err := s.measure(ctx, endpointChange, 20); err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		change
+		p50, p99 time.Duration
+	}{
+		{endpointChange, 10 * time.Millisecond, 50 * time.Millisecond},
+		{podChange, 10 * time.Millisecond, 50 * time.Millisecond},
+		{producerChange, 20 * time.Millisecond, 0},
+		{consumerChange, 20 * time.Millisecond, 0},
+		{gatewayChange, 20 * time.Millisecond, 0},
+	} {
+		m, err := s.profiled(ctx, o, x.name, x.change)
+		if err != nil {
+			return err
+		}
+		r.latencies(m, x.p50, x.p99)
+		r.cost(m)
+		if x.name == endpointChange.name || x.name == podChange.name {
+			r.goal(x.name+" change: on the wire per proxy", fmt.Sprintf("%.0f bytes", m.wire), "<= 1024 bytes", m.wire <= 1024)
+		}
+	}
+	for _, ch := range []change{podChange, privateChange, consumerChange, gatewayChange} {
+		n, proxies, err := s.strays(ctx, ch, 10)
+		if err != nil {
+			return err
+		}
+		r.goal(fmt.Sprintf("10 %s changes: bytes to the %d sidecars that they don't concern", ch.name, proxies), fmt.Sprint(n), "0", n == 0)
+	}
+	b, err := s.burst(ctx, 0, 1000)
+	if err != nil {
+		return err
+	}
+	r.figure("burst of 1,000 endpoint changes: sent within", ms(b.sent))
+	r.figure("burst: from its last change until every proxy has the final state", ms(b.after))
+	r.figure("burst: responses and bytes per proxy", fmt.Sprintf("%.0f, %.0f kB", b.pushes, b.wire/1e3))
+	return memory(ctx, r, s)
+}
+
+// profiled measures a kind of change, and profiles the agents meanwhile if asked to.
+func (s *set) profiled(ctx context.Context, o options, name string, ch change) (measured, error) {
+	if o.profile == "" {
+		return s.measure(ctx, ch, o.changes)
+	}
+	if err := s.profile(filepath.Join(o.profile, strings.ReplaceAll(name, " ", "-"))); err != nil {
+		return measured{}, err
+	}
+	m, err := s.measure(ctx, ch, o.changes)
+	return m, errors.Join(err, s.profile("-"))
+}
+
+// memory measures what an agent holds, and how fast it is back.
+func memory(ctx context.Context, r *report, s *set) error {
+	w, others := s.w, []int{}
+	for c := 1; c < w.Clusters; c++ {
+		others = append(others, c)
+	}
+	with, without, err := s.held(ctx, editSlices, 0, others)
+	if err != nil {
+		return err
+	}
+	r.figure("an agent's heap in all (resident)", fmt.Sprintf("%s (%s)", mb(float64(with.Live)), mb(float64(with.Resident))))
+	each := (float64(with.Live) - float64(without.Live)) / float64(w.remoteEndpoints()) * 10_000
+	r.goal("memory per 10,000 remote endpoints in an agent", mb(each), "<= 10 MB", each <= 10e6)
+	all := append([]int{0}, others...)
+	if with, without, err = s.held(ctx, editRoutes, 0, all); err != nil {
+		return err
+	}
+	r.figure("memory per 1,000 routes in an agent", mb((float64(with.Live)-float64(without.Live))/float64(w.Routes)*1000))
+	var list []time.Duration
+	for range 3 {
+		d, err := s.coldStart(ctx, 0)
+		if err != nil {
+			return err
+		}
+		list = append(list, d)
+	}
+	r.figure("cold start of an agent to the last proxy's full state (median of 3)", quantile(list, .5).Round(time.Millisecond).String())
+	return nil
+}
+
+// growth compares what changes cost in a world with what they cost in one ten
+// times as large, with as many proxies.
+func growth(ctx context.Context, o options, r *report, dir string, log *slog.Logger) error {
+	base := standard
+	base.Namespaces = 5
+	large := base
+	large.Services, large.Routes, large.Private = 10*base.Services, 10*base.Routes, 10*base.Private
+	changes := []change{endpointChange, producerChange, consumerChange, gatewayChange}
+	var found [2][]measured
+	for i, w := range []world{base, large} {
+		if err := func() error {
+			s, err := open(ctx, w, filepath.Join(dir, fmt.Sprint(i)), log)
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			if _, err := s.bring(ctx); err != nil {
+				return err
+			}
+			if _, err := s.measure(ctx, endpointChange, 20); err != nil {
+				return err
+			}
+			for _, ch := range changes {
+				m, err := s.profiled(ctx, o, fmt.Sprintf("growth %d %s", i, ch.name), ch)
+				if err != nil {
+					return err
+				}
+				found[i] = append(found[i], m)
+			}
+			return nil
+		}(); err != nil {
+			return err
+		}
+	}
+	r.heading("growth: %d and %d services, %d and %d routes, %d sidecars", base.Services, large.Services, base.Routes, large.Routes, base.Clusters*base.Namespaces)
+	for k, ch := range changes {
+		a, b := found[0][k], found[1][k]
+		ratio := func(what string, x, y float64, unit string) {
+			r.goal(fmt.Sprintf("%s change: %s", ch.name, what), fmt.Sprintf("%.2f and %.2f %s: %.2fx", x, y, unit, y/x), "< 1.3x", y < 1.3*x)
+		}
+		ratio("CPU of all agents at 1x and 10x", a.used.CPU.Seconds()*1e3, b.used.CPU.Seconds()*1e3, "ms")
+		ratio("allocations of all agents", float64(a.used.Allocs)/1e3, float64(b.used.Allocs)/1e3, "thousand")
+		ratio("allocated bytes of all agents", float64(a.used.Bytes)/1e6, float64(b.used.Bytes)/1e6, "MB")
+		r.figure(ch.name+" change to the last proxy, p50", ms(a.samples.lasts(.5))+" and "+ms(b.samples.lasts(.5)))
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/metrics"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// part is a process's own end: what it does with requests that are not the same
+// for all parts.
+type part interface {
+	// begin starts the part, which ends with ctx.
+	begin(ctx context.Context, s setup, log *slog.Logger) (started, error)
+	answer(ctx context.Context, r request) (response, error)
+}
+
+// runPart serves one part over stdin and stdout until stdin ends.
+func runPart(in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	dec, enc := json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)
+	var s setup
+	if err := dec.Decode(&s); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("part", s.Part, "index", s.Index)
+	var p part
+	switch s.Part {
+	case partStore:
+		p = &storePart{}
+	case partAgent:
+		p = &agentPart{}
+	case partHub:
+		p = &hubPart{}
+	default:
+		return fmt.Errorf("there is no part %q", s.Part)
+	}
+	first, err := p.begin(ctx, s, log)
+	if err != nil {
+		first.Error = err.Error()
+	}
+	if err := enc.Encode(first); err != nil {
+		return err
+	}
+	var prof profiler
+	for {
+		var r request
+		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		var resp response
+		var err error
+		switch {
+		case r.Usage:
+			resp.Usage, err = used()
+		case r.Heap:
+			resp.Heap, err = live()
+		case r.Profile != "":
+			err = prof.request(r.Profile)
+		default:
+			resp, err = p.answer(ctx, r)
+		}
+		if err != nil {
+			resp.Error = err.Error()
+		}
+		if err := enc.Encode(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// used asks the kernel and the runtime.
+func used() (usage, error) {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		return usage{}, err
+	}
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/cpu/classes/gc/total:cpu-seconds"}}
+	metrics.Read(sample)
+	u := usage{
+		CPU:    time.Duration(ru.Utime.Nano() + ru.Stime.Nano()),
+		Allocs: sample[0].Value.Uint64(), Bytes: sample[1].Value.Uint64(),
+		GC: time.Duration(sample[2].Value.Float64() * float64(time.Second)),
+	}
+	var err error
+	u.Written, err = procField("/proc/self/io", "write_bytes:")
+	return u, err
+}
+
+func procField(file, name string) (uint64, error) {
+	rest, err := procLine(file, name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+}
+
+// procLine finds a line of a file of /proc and gives what follows its name.
+func procLine(file, name string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest), ":")), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no %s", file, name)
+}
+
+func live() (heap, error) {
+	// The first collection runs the cleanups of weak references, the second frees
+	// what they held.
+	for range 3 {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	rss, err := procField("/proc/self/status", "VmRSS:")
+	return heap{Live: m.HeapAlloc, Objects: m.HeapObjects, Resident: rss << 10}, err
+}
+
+// profiler writes profiles for who wants to know what a number is made of.
+type profiler struct {
+	cpu  bytes.Buffer
+	into string
+}
+
+func (p *profiler) request(dir string) error {
+	if dir != "-" {
+		p.cpu.Reset()
+		p.into = dir
+		return pprof.StartCPUProfile(&p.cpu)
+	}
+	pprof.StopCPUProfile()
+	if err := os.WriteFile(p.into+".cpu", p.cpu.Bytes(), 0o600); err != nil {
+		return err
+	}
+	for _, name := range []string{"allocs", "heap"} {
+		var b bytes.Buffer
+		if err := pprof.Lookup(name).WriteTo(&b, 0); err != nil {
+			return err
+		}
+		if err := os.WriteFile(p.into+"."+name, b.Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func subdir(parts ...string) (string, error) {
+	dir := filepath.Join(parts...)
+	return dir, os.MkdirAll(dir, 0o700)
+}
