@@ -50,7 +50,7 @@ func main() {
 		return
 	}
 	var o options
-	flag.StringVar(&o.only, "only", "", "comma-separated: latency, growth, scale; empty for all")
+	flag.StringVar(&o.only, "only", "", "comma-separated: latency, memory (goes with latency), growth, scale; empty for all")
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and heap profiles of the agents")
 	flag.StringVar(&o.keep, "dir", "", "folder for data and logs, which is kept; empty for a temporary one")
 	flag.IntVar(&o.changes, "changes", 200, "how many changes of each kind are made")
@@ -162,6 +162,9 @@ func latency(ctx context.Context, o options, r *report, dir string, log *slog.Lo
 	r.figure("burst of 1,000 endpoint changes: sent within", ms(b.sent))
 	r.figure("burst: from its last change until every proxy has the final state", ms(b.after))
 	r.figure("burst: responses and bytes per proxy", fmt.Sprintf("%.0f, %.0f kB", b.pushes, b.wire/1e3))
+	if !o.wants("memory") {
+		return nil
+	}
 	return memory(ctx, r, s)
 }
 

@@ -158,13 +158,10 @@ func (w world) consumerOf(i int) string { return w.namespace(i + 1) }
 // routeResource is the RouteConfiguration that route i is part of.
 func (w world) routeResource(i int) string {
 	key := resolve.FrontendKey{Kind: cluster.KindServiceImport, Namespace: w.namespace(i), Name: w.service(0, i)}
-	switch w.kindOf(i) {
-	case consumer:
-		return translate.FrontendRouteName(key, servicePort, w.consumerOf(i))
-	case edge:
+	if w.kindOf(i) == edge {
 		return translate.GatewayRouteName(w.namespace(0), gatewayName, gatewayPort)
 	}
-	return translate.FrontendRouteName(key, servicePort, "")
+	return translate.FrontendRouteName(key, servicePort)
 }
 
 // route makes route i: canary by header, and shares of two services.
