@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // The files that Bootstrap makes, in BootstrapConfig.Dir.
@@ -149,6 +151,7 @@ func Bootstrap(c BootstrapConfig) (map[string][]byte, error) {
 				})},
 			}},
 		},
+		LayeredRuntime:     runtimeLayers(),
 		StatsConfig:        statsConfig(),
 		StatsFlushInterval: dur(flushStats),
 		// Statistics of clusters and routes that no request has met cost nothing.
@@ -181,6 +184,18 @@ func Bootstrap(c BootstrapConfig) (map[string][]byte, error) {
 		out[name] = data
 	}
 	return out, nil
+}
+
+// runtimeLayers lifts Envoy's bound on the size of a regular expression's program,
+// which is as low as 100 and makes it refuse all routes of a port for the sake of
+// one. Our own bound (maxRegexProgram) stands in its place, and that of RE2's memory.
+func runtimeLayers() *bootstrapv3.LayeredRuntime {
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+		Name: "causeway",
+		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"re2.max_program_size.error_level": structpb.NewNumberValue(math.MaxUint32),
+		}}},
+	}}}
 }
 
 // statsConfig keeps the statistics that tell how traffic and configuration fare.

@@ -78,6 +78,9 @@ func TestRulesInEnvoy(t *testing.T) {
 			r.Match.Headers = []resolve.ValueMatch{{Name: ":path", Value: "x"}}
 		}, to("a", 1)),
 	)
+	add(rule("/re-large", func(r *resolve.Rule) {
+		r.Match = resolve.Match{PathType: resolve.PathRegex, Path: "/re-large/[a-z]{300}"}
+	}, to("a", 1)))
 	codes := []int{301, 302, 303, 307, 308}
 	for _, c := range codes {
 		add(rule("/code/"+http.StatusText(c)[:1]+string(rune('0'+c%10)), redirect(resolve.Redirect{StatusCode: c})))
@@ -185,6 +188,7 @@ func TestRulesInEnvoy(t *testing.T) {
 		status("/exact?x=y", 200)
 		status("/re/12", 200)
 		status("/re/12/x", 404)
+		status("/re-large/"+strings.Repeat("x", 300), 200)
 		status("/method", 404)
 		if x := ask(t, at, "POST", "svc.app", "/method/x"); x.status != 200 {
 			t.Errorf("POST: %d", x.status)
