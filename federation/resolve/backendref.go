@@ -68,11 +68,7 @@ func (r *reader) resolveBackendFor(o *cluster.Object, ref gatewayv1.BackendObjec
 		}
 		return &problem{string(gatewayv1.RouteReasonInvalidKind), fmt.Sprintf("backends of kind %s are not supported: use Service or %s/ServiceImport", clip(kind), groupMCS)}
 	}
-	protocol := tcp
-	if o.Kind == cluster.KindUDPRoute {
-		protocol = udp
-	}
-	port := deref(ref.Port, 0)
+	port, protocol := deref(ref.Port, 0), protocolOfKind(o.Kind)
 	b.Backend = BackendKey{Kind: BackendImport, Namespace: ns, Name: name, Port: port, Protocol: keyProtocol(protocol)}
 	if isService {
 		b.Backend.Kind = BackendService
@@ -114,7 +110,7 @@ func (r *reader) resolveBackendFor(o *cluster.Object, ref gatewayv1.BackendObjec
 		return &problem{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("%s %s/%s: %s", kind, ns, name, why)}
 	}
 	b.Backend.HTTP2 = grpc && speaks != AppH2C
-	if v.gateway && v.chain && r.hasProducer(chain, port) {
+	if v.gateway && v.chain && r.chains(o.Kind, v, chain, protocol, port) {
 		b.Chain = &chain
 	}
 	return nil
@@ -184,17 +180,7 @@ func (r *reader) findService(home cluster.ID, ns, name, protocol string, port in
 
 // permitted judges ReferenceGrants in the route's home cluster.
 func (r *reader) permitted(o *cluster.Object, group, kind, ns, name string) bool {
-	for _, g := range r.grants(o.Cluster, ns) {
-		from := slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
-			return string(f.Group) == gatewayv1.GroupName && string(f.Kind) == string(o.Kind) && string(f.Namespace) == o.Namespace
-		})
-		if from && slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
-			return string(t.Group) == group && string(t.Kind) == kind && (t.Name == nil || *t.Name == "" || string(*t.Name) == name)
-		}) {
-			return true
-		}
-	}
-	return false
+	return r.granted(o.Cluster, o.Kind, o.Namespace, group, kind, ns, name)
 }
 
 // servicePort finds a port of a Service by protocol and number.

@@ -17,6 +17,7 @@ type via struct {
 	chain   bool  // gateways: backends' producer routes apply
 	port    int32 // of the listener or frontend, for redirects; 0 where only the report counts
 	https   bool  // the listener's protocol is HTTPS, for redirects
+	tls     bool  // gateways: the listener ended TLS
 }
 
 // problem is a reason of the standard with its message.
@@ -29,6 +30,8 @@ type compiled struct {
 	// refused are the rules with a value that can't be served, sorted by index:
 	// their requests get an error.
 	refused []refusal
+	// forward is the one rule of a TCPRoute, TLSRoute or UDPRoute.
+	forward *ForwardRule
 	// unresolved, if not nil, is why ResolvedRefs is False.
 	unresolved *problem
 }
@@ -131,6 +134,8 @@ func (r *reader) compile(o *cluster.Object, v via) compiled {
 		if len(rules) == 0 {
 			rules = append(rules, grpcRule(&gatewayv1.GRPCRouteRule{}))
 		}
+	case *gatewayv1.TCPRoute, *gatewayv1.TLSRoute, *gatewayv1.UDPRoute:
+		return r.compileForward(o, v)
 	default:
 		c := compiled{total: 1}
 		c.refuse(0, gatewayv1.RouteReasonUnsupportedValue, fmt.Sprintf("%s has no rules for requests", o.Kind))

@@ -33,7 +33,7 @@ func (d *dumper) line(depth int, format string, a ...any) {
 }
 
 func (d *dumper) imp(i *Import) {
-	d.line(0, "import %s/%s%s%s", i.Namespace, i.Name, flagged(i.Headless, " headless"), flagged(i.Even, " even"))
+	d.line(0, "import %s/%s%s%s", i.Namespace, i.Name, flagged(i.Headless, " headless"), flagged(i.Even, " even")+flagged(i.ClientIP, " clients stay for "+i.AffinityTimeout.String()))
 	for _, p := range i.Ports {
 		d.line(1, "port %d/%s %q %q from %v", p.Port, p.Protocol, p.Name, p.AppProtocol, p.Clusters)
 	}
@@ -63,12 +63,39 @@ func (d *dumper) frontend(word string, f *Frontend) {
 
 func (d *dumper) gateway(g *Gateway) {
 	d.line(0, "gateway %s home %s class %s", g.Key(), g.Home, g.Class)
+	if g.ClientCertificate != nil {
+		d.line(1, "client certificate %s", g.ClientCertificate)
+	}
 	for _, l := range g.Listeners {
-		d.line(1, "listener %s %d/%s %q", l.Name, l.Port, l.Protocol, l.Hostname)
+		d.line(1, "listener %s %d/%s %q", l.Key(), l.Port, l.Protocol, l.Hostname)
+		if t := l.TLS; t != nil {
+			d.line(2, "tls %v%s%s", t.Certificates, flagged(len(t.ClientCAs) > 0, fmt.Sprintf(" clients of %d authorities", strings.Count(string(t.ClientCAs), "BEGIN CERTIFICATE"))), flagged(t.AllowInsecure, " or any"))
+		}
 		for _, h := range l.Hosts {
 			d.line(2, "host %s", h.Hostname)
 			d.table(3, h.Table)
 		}
+		d.forward(2, l.Forward)
+	}
+}
+
+func (d *dumper) forward(depth int, f *ForwardRule) {
+	if f == nil {
+		return
+	}
+	d.line(depth, "%s rule %d%s%s", f.Route, f.RuleIndex, flagged(f.RuleName != "", " "+f.RuleName), flagged(f.Invalid != "", " closed: "+f.Invalid))
+	d.backends(depth+1, f.Backends)
+}
+
+func (d *dumper) backends(depth int, list []WeightedBackend) {
+	for _, b := range list {
+		chain := ""
+		if b.Chain != nil {
+			chain = " then routes of " + b.Chain.String()
+		}
+		d.line(depth, "-> %d %s%s%s", b.Weight, b.Backend, chain, flagged(b.Invalid != "", " 500: "+b.Invalid))
+		d.filters(depth+1, b.Filters)
+		d.redirect(depth+1, b.Redirect)
 	}
 }
 
@@ -89,16 +116,9 @@ func (d *dumper) table(depth int, t *RouteTable) {
 		if r.Invalid != "" {
 			d.line(depth+1, "500: %s", r.Invalid)
 		}
-		for _, b := range r.Backends {
-			chain := ""
-			if b.Chain != nil {
-				chain = " then routes of " + b.Chain.String()
-			}
-			d.line(depth+1, "-> %d %s%s%s", b.Weight, b.Backend, chain, flagged(b.Invalid != "", " 500: "+b.Invalid))
-			d.filters(depth+2, b.Filters)
-			d.redirect(depth+2, b.Redirect)
-		}
+		d.backends(depth+1, r.Backends)
 	}
+	d.forward(depth, t.Forward)
 }
 
 func (d *dumper) redirect(depth int, x *Redirect) {
@@ -158,6 +178,12 @@ func pathText(full, prefix *string) string {
 
 func (d *dumper) backend(b *Backend) {
 	d.line(0, "backend %s %s %q", b.Key, b.Config.Protocol, b.Config.AppProtocol)
+	for _, t := range b.Config.TLS {
+		d.line(1, "tls to %s as %s dns %v uris %v system %v authorities %d%s", t.Cluster, t.Hostname, t.DNSNames, t.URIs, t.System, strings.Count(string(t.CAs), "BEGIN CERTIFICATE"), flagged(t.Invalid != "", " 500: "+t.Invalid))
+	}
+	if b.Config.ClientIP {
+		d.line(1, "clients stay for %s", b.Config.AffinityTimeout)
+	}
 	for _, c := range b.Config.Crossings {
 		d.line(1, "crossing %s of trust domain %q", c.Cluster, c.TrustDomain)
 	}
@@ -176,6 +202,13 @@ func (d *dumper) backend(b *Backend) {
 func (d *dumper) report(key string, o *ObjectReport) {
 	d.line(0, "report %s", key)
 	d.conditions(1, o.Conditions)
+	if n := o.AttachedListenerSets; n != nil && *n > 0 {
+		d.line(1, "%d listener sets", *n)
+	}
+	for _, a := range o.Ancestors {
+		d.line(1, "ancestor %s", refText(a.ParentRef))
+		d.conditions(2, a.Conditions)
+	}
 	for _, l := range o.Listeners {
 		kinds := make([]string, len(l.SupportedKinds))
 		for i, k := range l.SupportedKinds {

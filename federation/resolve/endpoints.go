@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -60,7 +61,8 @@ func backendUnit(r *reader, key BackendKey) output {
 		}
 		direct := r.direct(c)
 		if !direct {
-			if b.Config.Protocol != tcp || len(c.Meta.Crossing) == 0 {
+			// Crossing gateways carry TCP and, in CONNECT-UDP, UDP.
+			if (b.Config.Protocol != tcp && b.Config.Protocol != udp) || len(c.Meta.Crossing) == 0 {
 				return
 			}
 			b.Config.Crossings = append(b.Config.Crossings, Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain})
@@ -79,6 +81,7 @@ func backendUnit(r *reader, key BackendKey) output {
 			return output{backend: b}
 		}
 		even = m.imp.Even
+		b.Config.ClientIP, b.Config.AffinityTimeout = m.imp.ClientIP, m.imp.AffinityTimeout
 		weights := map[cluster.ID]*uint32{}
 		for _, e := range m.imp.Exporters {
 			weights[e.Cluster] = e.Weight
@@ -98,6 +101,7 @@ func backendUnit(r *reader, key BackendKey) output {
 			id = key.Cluster
 		}
 		if s := r.service(id, key.Namespace, key.Name); s != nil {
+			b.Config.ClientIP, b.Config.AffinityTimeout = affinity(s)
 			for _, p := range s.Spec.Ports {
 				if p.Port == key.Port && protocolOf(p.Protocol) == b.Config.Protocol {
 					b.Config.AppProtocol = appProtocol(p)
@@ -111,6 +115,18 @@ func backendUnit(r *reader, key BackendKey) output {
 	}
 	b.Groups = r.group(shares, even, weighted)
 	return output{backend: b}
+}
+
+// affinity reads a Service's sessionAffinity.
+func affinity(s *corev1.Service) (clientIP bool, timeout time.Duration) {
+	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return false, 0
+	}
+	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		seconds = *c.ClientIP.TimeoutSeconds
+	}
+	return true, time.Duration(max(seconds, 0)) * time.Second
 }
 
 // direct tells whether this cluster reaches another's pods.

@@ -30,11 +30,13 @@ type unitClass byte
 const (
 	unitClassObject    unitClass = 'a' // a GatewayClass
 	unitImport         unitClass = 'b'
-	unitRoute          unitClass = 'c'
-	unitGateway        unitClass = 'd'
-	unitFrontend       unitClass = 'e'
-	unitRemoteFrontend unitClass = 'f' // exists while a Gateway chains through it
-	unitBackend        unitClass = 'g' // exists while a frontend or Gateway refers to it
+	unitGateway        unitClass = 'c'
+	unitFrontend       unitClass = 'd'
+	unitRemoteFrontend unitClass = 'e' // exists while a Gateway chains through it
+	unitRoute          unitClass = 'f'
+	unitListenerSet    unitClass = 'g'
+	unitPolicy         unitClass = 'h' // a BackendTLSPolicy
+	unitBackend        unitClass = 'i' // exists while a frontend or Gateway refers to it
 )
 
 func (u unit) id() string {
@@ -45,7 +47,7 @@ func (u unit) id() string {
 }
 
 // needed tells whether the unit lives only as long as others need it.
-func (u unit) needed() bool { return u.class >= unitRemoteFrontend }
+func (u unit) needed() bool { return u.class == unitRemoteFrontend || u.class == unitBackend }
 
 func remoteUnit(k FrontendKey) unit {
 	return unit{class: unitRemoteFrontend, kind: k.Kind, namespace: k.Namespace, name: k.Name, cluster: k.Cluster}
@@ -60,6 +62,7 @@ type output struct {
 	backend  *Backend
 	reports  []*ObjectReport
 	needs    needs
+	facts    []fact
 }
 
 // compute is the whole of what a unit does: a function of its reader.
@@ -73,6 +76,8 @@ func (u unit) compute(r *reader) output {
 		return routeUnit(r, u.kind, u.namespace, u.name)
 	case unitGateway:
 		return gatewayUnit(r, u.namespace, u.name)
+	case unitListenerSet:
+		return listenerSetUnit(r, u.namespace, u.name)
 	case unitFrontend, unitRemoteFrontend:
 		return frontendUnit(r, FrontendKey{Kind: u.kind, Namespace: u.namespace, Name: u.name, Cluster: u.cluster})
 	}
@@ -85,7 +90,8 @@ type known struct {
 	keys    []federation.Key
 	needs   needs
 	reports []string
-	parts   []string // ids, sorted
+	parts   []string         // ids, sorted
+	facts   []federation.Key // sorted
 }
 
 // partial is a remembered piece of a unit's work.
@@ -101,6 +107,7 @@ type memo struct {
 	parts   *iradix.Tree[*partial] // by id
 	readers *iradix.Tree[unit]     // by Key + separator + id of the unit or part
 	refs    *iradix.Tree[int]      // how many units need a unit, by id
+	facts   *iradix.Tree[any]      // by Key + separator + id of the unit that found it
 }
 
 // readerSep ends a Key in memo.readers. No name contains it, so that the readers
@@ -112,7 +119,7 @@ func Resolve(local cluster.ID, snap *federation.Snapshot) *Result {
 	empty := &Result{Local: local,
 		Frontends: iradix.New[*Frontend](), Remotes: iradix.New[*Frontend](), Gateways: iradix.New[*Gateway](), Imports: iradix.New[*Import](),
 		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](),
-		memo: &memo{units: iradix.New[*known](), parts: iradix.New[*partial](), readers: iradix.New[unit](), refs: iradix.New[int]()},
+		memo: &memo{units: iradix.New[*known](), parts: iradix.New[*partial](), readers: iradix.New[unit](), refs: iradix.New[int](), facts: iradix.New[any]()},
 	}
 	var seeds []unit
 	for _, kind := range seedKinds {
@@ -143,7 +150,7 @@ func (r *Result) Update(snap *federation.Snapshot, changed federation.ChangeSet)
 }
 
 // seedKinds are the kinds whose objects bring units into being.
-var seedKinds = append([]cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindGateway, cluster.KindGatewayClass}, cluster.RouteKinds...)
+var seedKinds = append([]cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindGateway, cluster.KindGatewayClass, cluster.KindListenerSet}, cluster.RouteKinds...)
 
 func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	switch kind {
@@ -158,6 +165,8 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 		return []unit{{class: unitRoute, kind: kind, namespace: ns, name: name}}
 	case cluster.KindGateway:
 		return []unit{{class: unitGateway, namespace: ns, name: name}}
+	case cluster.KindListenerSet:
+		return []unit{{class: unitListenerSet, namespace: ns, name: name}}
 	case cluster.KindGatewayClass:
 		return []unit{{class: unitClassObject, name: name}}
 	}
@@ -183,6 +192,7 @@ type run struct {
 	parts     *iradix.Txn[*partial]
 	readers   *iradix.Txn[unit]
 	refs      *iradix.Txn[int]
+	facts     *iradix.Txn[any]
 	frontends *iradix.Txn[*Frontend]
 	remotes   *iradix.Txn[*Frontend]
 	gateways  *iradix.Txn[*Gateway]
@@ -197,14 +207,10 @@ type run struct {
 
 func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta) {
 	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{}, stale: map[string]bool{},
-		units: r.memo.units.Txn(), parts: r.memo.parts.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(),
+		units: r.memo.units.Txn(), parts: r.memo.parts.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(), facts: r.memo.facts.Txn(),
 		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn()}
 	for _, d := range dirty {
-		if d.part != "" {
-			u.stale[d.id()] = true
-			d.part = ""
-		}
-		u.enqueue(d)
+		u.touch(d)
 	}
 	for c := unitClassObject; c <= unitBackend; c++ {
 		todo := make([]string, 0, len(u.queue[c]))
@@ -219,8 +225,17 @@ func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta
 	u.delta.sort()
 	return &Result{Local: r.Local, Snapshot: snap,
 		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(),
-		memo: &memo{units: u.units.Commit(), parts: u.parts.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit()},
+		memo: &memo{units: u.units.Commit(), parts: u.parts.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit(), facts: u.facts.Commit()},
 	}, u.delta
+}
+
+// touch queues a unit that read what changed, or the unit whose part did.
+func (u *run) touch(x unit) {
+	if x.part != "" {
+		u.stale[x.id()] = true
+		x.part = ""
+	}
+	u.enqueue(x)
 }
 
 func (u *run) enqueue(x unit) {
@@ -238,7 +253,7 @@ func (u *run) do(x unit, id string) {
 	}
 	var out output
 	next := &known{unit: x}
-	r := newReader(u.local, u.snap)
+	r := u.reader()
 	r.sub = func(part string, compute func(*reader) any) any {
 		y := x
 		y.part = part
@@ -257,6 +272,7 @@ func (u *run) do(x unit, id string) {
 		next.keys = r.sorted()
 	}
 	slices.Sort(next.parts)
+	next.parts = slices.Compact(next.parts)
 	eachDiff(old.parts, next.parts, u.forget, func(string) {})
 	for _, rep := range out.reports {
 		next.reports = append(next.reports, rep.Key())
@@ -265,6 +281,7 @@ func (u *run) do(x unit, id string) {
 	u.need(old.needs, next.needs)
 	u.put(x, out)
 	u.putReports(old.reports, out.reports)
+	next.facts = u.putFacts(x, id, old.facts, out.facts)
 	if out.gone {
 		u.units.Delete([]byte(id))
 	} else {
@@ -282,7 +299,7 @@ func (u *run) part(y unit, pid string, compute func(*reader) any) any {
 	if !had {
 		old = &partial{}
 	}
-	r := newReader(u.local, u.snap)
+	r := u.reader()
 	next := &partial{value: compute(r)}
 	if had && reflect.DeepEqual(old.value, next.value) {
 		next.value = old.value
@@ -363,17 +380,22 @@ func keepTables(old, next *Gateway) {
 	tables := map[[2]string]*RouteTable{}
 	for _, l := range old.Listeners {
 		for _, h := range l.Hosts {
-			tables[[2]string{l.Name, h.Hostname}] = h.Table
+			tables[[2]string{l.Key(), h.Hostname}] = h.Table
 		}
 	}
 	for _, l := range next.Listeners {
 		for i := range l.Hosts {
 			h := &l.Hosts[i]
-			if t := tables[[2]string{l.Name, h.Hostname}]; t != nil && slices.EqualFunc(t.Rules, h.Table.Rules, func(a, b *Rule) bool { return a == b || reflect.DeepEqual(a, b) }) {
+			if t := tables[[2]string{l.Key(), h.Hostname}]; t != nil && sameTable(t, h.Table) {
 				h.Table = t
 			}
 		}
 	}
+}
+
+func sameTable(a, b *RouteTable) bool {
+	return slices.EqualFunc(a.Rules, b.Rules, func(x, y *Rule) bool { return x == y || reflect.DeepEqual(x, y) }) &&
+		(a.Forward == b.Forward || reflect.DeepEqual(a.Forward, b.Forward))
 }
 
 func (u *run) putBackend(key string, b *Backend) {
@@ -439,59 +461,5 @@ func eachDiff[T ~string](old, next []T, gone, come func(string)) {
 		default:
 			i, j = i+1, j+1
 		}
-	}
-}
-
-// needs are the units that a unit refers to.
-type needs map[unit]struct{}
-
-func needsOfFrontend(f *Frontend) needs {
-	n := needs{}
-	for _, p := range f.Ports {
-		n.backend(p.Backend)
-		n.table(p.Producer)
-		for _, c := range p.Consumers {
-			n.table(c.Table)
-		}
-	}
-	return n
-}
-
-func needsOfGateway(g *Gateway) needs {
-	n := needs{}
-	for _, l := range g.Listeners {
-		for _, h := range l.Hosts {
-			n.table(h.Table)
-		}
-	}
-	return n
-}
-
-func (n needs) backend(k BackendKey) { n[unit{class: unitBackend, backend: k}] = struct{}{} }
-
-func (n needs) table(t *RouteTable) {
-	if t == nil {
-		return
-	}
-	for _, rule := range t.Rules {
-		n.filters(rule.Filters)
-		for _, b := range rule.Backends {
-			n.filters(b.Filters)
-			if b.Invalid == "" {
-				n.backend(b.Backend)
-			}
-			if b.Chain != nil && b.Chain.Cluster != "" {
-				n[remoteUnit(*b.Chain)] = struct{}{}
-			}
-		}
-	}
-}
-
-func (n needs) filters(f Filters) {
-	for _, m := range f.Mirrors {
-		n.backend(m.Backend)
-	}
-	if f.Auth != nil {
-		n.backend(f.Auth.Backend)
 	}
 }

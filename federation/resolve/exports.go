@@ -82,6 +82,7 @@ func (r *reader) merge(ns, name string) merged {
 	}
 	senior := use[0]
 	imp := &Import{Namespace: ns, Name: name, Headless: headless(senior.service)}
+	imp.ClientIP, imp.AffinityTimeout = affinity(senior.service)
 	imp.Even = senior.spec.Annotations[cluster.AnnotationDistribution] == cluster.DistributionEven
 	found := map[mcsv1beta1.ServiceExportConditionReason][]string{}
 	clash := func(reason mcsv1beta1.ServiceExportConditionReason, format string, a ...any) {

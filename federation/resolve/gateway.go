@@ -2,301 +2,298 @@ package resolve
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
-	"github.com/causeway-mesh/causeway/federation"
 )
 
-// gatewayView is a Gateway as this cluster follows it.
+// gatewayView is a Gateway as this cluster follows it, without its ListenerSets.
 type gatewayView struct {
-	obj       *cluster.Object
-	spec      *gatewayv1.Gateway
-	listeners []listenerView
-	runs      bool  // selected for this cluster
-	selectErr error // the selector can't be read
+	parentView
+	spec *gatewayv1.Gateway
+	runs bool // selected for this cluster
+	// refused, if not nil, is why the Gateway is not Accepted, whatever its
+	// listeners are like.
+	refused *problem
 }
-
-type listenerView struct {
-	spec      *gatewayv1.Listener
-	hostname  string // lower case, empty: any
-	kinds     []gatewayv1.RouteGroupKind
-	badKinds  bool
-	conflict  string // reason, or empty
-	supported bool   // the protocol
-	selector  labels.Selector
-	selectErr error
-}
-
-// works tells whether the listener takes traffic.
-func (l *listenerView) works() bool { return l.supported && l.conflict == "" && l.selectErr == nil }
-
-var kindHTTPRoute = gatewayv1.RouteGroupKind{Group: ptr(gatewayv1.Group(gatewayv1.GroupName)), Kind: "HTTPRoute"}
 
 func ptr[T any](v T) *T { return &v }
 
-// viewGateway judges a Gateway without its routes. nil: there is none of ours.
+// viewGateway judges a Gateway by its own object. nil: there is none of ours.
 func (r *reader) viewGateway(ns, name string) *gatewayView {
 	o := r.followedGateway(r.local, ns, name)
 	if o == nil {
 		return nil
 	}
-	g := &gatewayView{obj: o, spec: o.Value.(*gatewayv1.Gateway)}
-	g.runs, g.selectErr = r.runsHere(o)
-	for i := range g.spec.Spec.Listeners {
-		spec := &g.spec.Spec.Listeners[i]
-		l := listenerView{spec: spec, hostname: strings.ToLower(string(deref(spec.Hostname, ""))), supported: spec.Protocol == gatewayv1.HTTPProtocolType}
-		if l.supported {
-			l.kinds, l.badKinds = supportedKinds(spec.AllowedRoutes)
-		}
-		if a := spec.AllowedRoutes; a != nil && a.Namespaces != nil && deref(a.Namespaces.From, gatewayv1.NamespacesFromSame) == gatewayv1.NamespacesFromSelector {
-			l.selector, l.selectErr = metav1.LabelSelectorAsSelector(a.Namespaces.Selector)
-		}
-		g.listeners = append(g.listeners, l)
+	g := &gatewayView{parentView: parentView{obj: o}, spec: o.Value.(*gatewayv1.Gateway)}
+	var err error
+	if g.runs, err = r.runsHere(o); err != nil {
+		g.refused = &problem{string(gatewayv1.GatewayReasonInvalid), err.Error()}
 	}
-	// Of listeners that can't be told apart none works: no winner is picked.
-	for i := range g.listeners {
-		for j := range g.listeners {
-			a, b := &g.listeners[i], &g.listeners[j]
-			if i != j && a.supported && b.supported && a.spec.Port == b.spec.Port && a.hostname == b.hostname {
-				a.conflict = string(gatewayv1.ListenerReasonHostnameConflict)
-			}
+	if i := g.spec.Spec.Infrastructure; i != nil && i.ParametersRef != nil && g.refused == nil {
+		p := i.ParametersRef
+		g.refused = &problem{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("infrastructure.parametersRef: parameters of kind %s are not supported: there are none", kindText(string(p.Group), string(p.Kind)))}
+	}
+	for i, a := range g.spec.Spec.Addresses {
+		if t := deref(a.Type, gatewayv1.IPAddressType); t != gatewayv1.IPAddressType && t != gatewayv1.HostnameAddressType && g.refused == nil {
+			g.refused = &problem{string(gatewayv1.GatewayReasonUnsupportedAddress), fmt.Sprintf("addresses[%d]: type %s is not supported: use IPAddress or Hostname", i, clip(string(t)))}
 		}
+	}
+	for i := range g.spec.Spec.Listeners {
+		g.listeners = append(g.listeners, newListener(&g.spec.Spec.Listeners[i]))
 	}
 	return g
 }
 
-// supportedKinds intersects what a listener asks for with what we serve.
-func supportedKinds(a *gatewayv1.AllowedRoutes) (kinds []gatewayv1.RouteGroupKind, bad bool) {
-	if a == nil || len(a.Kinds) == 0 {
-		return []gatewayv1.RouteGroupKind{kindHTTPRoute}, false
-	}
-	for _, k := range a.Kinds {
-		if deref(k.Group, gatewayv1.GroupName) == gatewayv1.GroupName && k.Kind == kindHTTPRoute.Kind {
-			if len(kinds) == 0 {
-				kinds = append(kinds, kindHTTPRoute)
-			}
-		} else {
-			bad = true
-		}
-	}
-	return kinds, bad
-}
-
-// concerns tells whether a route's parentRefs to a Gateway count in this
-// cluster: its own routes', and those of other clusters where both follow a
-// clusterset Gateway.
-func (r *reader) concerns(o *cluster.Object, g *gatewayView) bool {
-	if o.Cluster == r.local {
-		return true
-	}
-	if staysHome(o) || !r.crosses(g.obj) {
-		return false
-	}
-	theirs := r.followedGateway(o.Cluster, g.obj.Namespace, g.obj.Name)
-	return theirs != nil && r.crosses(theirs)
-}
-
-// attach finds the listeners that take a route by one parentRef.
-func (r *reader) attach(g *gatewayView, o *cluster.Object, ref gatewayv1.ParentReference) ([]int, *problem) {
-	var fitting, allowed, out []int
-	for i := range g.listeners {
-		l := &g.listeners[i]
-		if refSelects(ref, string(l.spec.Name), l.spec.Port) {
-			fitting = append(fitting, i)
-		}
-	}
-	if len(fitting) == 0 {
-		return nil, &problem{string(gatewayv1.RouteReasonNoMatchingParent), fmt.Sprintf("Gateway %s/%s has no listener %s", g.obj.Namespace, g.obj.Name, refSection(ref))}
-	}
-	for _, i := range fitting {
-		if r.allows(&g.listeners[i], g, o) {
-			allowed = append(allowed, i)
-		}
-	}
-	if len(allowed) == 0 {
-		return nil, &problem{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("allowedRoutes of %s exclude %ss of namespace %s", listenerNames(g, fitting), o.Kind, o.Namespace)}
-	}
-	hosts := routeHostnames(o)
-	for _, i := range allowed {
-		if len(hosts) == 0 || slices.ContainsFunc(hosts, func(h string) bool { _, ok := intersect(g.listeners[i].hostname, h); return ok }) {
-			out = append(out, i)
-		}
-	}
-	if len(out) == 0 {
-		return nil, &problem{string(gatewayv1.RouteReasonNoMatchingListenerHostname), fmt.Sprintf("no hostname of the route is one of %s", listenerNames(g, allowed))}
-	}
-	return out, nil
-}
-
-func listenerNames(g *gatewayView, idx []int) string {
-	names := make([]string, len(idx))
-	for i, k := range idx {
-		names[i] = string(g.listeners[k].spec.Name)
-	}
-	word := "listener "
-	if len(names) > 1 {
-		word = "listeners "
-	}
-	return word + strings.Join(names, ", ")
-}
-
-func (r *reader) allows(l *listenerView, g *gatewayView, o *cluster.Object) bool {
-	if !slices.ContainsFunc(l.kinds, func(k gatewayv1.RouteGroupKind) bool { return string(k.Kind) == string(o.Kind) }) {
-		return false
-	}
-	from := gatewayv1.NamespacesFromSame
-	if a := l.spec.AllowedRoutes; a != nil && a.Namespaces != nil {
-		from = deref(a.Namespaces.From, gatewayv1.NamespacesFromSame)
-	}
-	switch from {
-	case gatewayv1.NamespacesFromAll:
-		return true
-	case gatewayv1.NamespacesFromSame:
-		return o.Namespace == g.obj.Namespace
-	case gatewayv1.NamespacesFromSelector:
-		return l.selectErr == nil && l.selector.Matches(labels.Set(r.namespaceLabels(o.Cluster, o.Namespace)))
-	}
-	return false
-}
-
-func routeHostnames(o *cluster.Object) []string {
-	h, ok := o.Value.(*gatewayv1.HTTPRoute)
-	if !ok {
-		return nil
-	}
-	var out []string
-	for _, n := range h.Spec.Hostnames {
-		out = append(out, strings.ToLower(string(n)))
-	}
-	return out
-}
-
-// boundRoute is a route as a Gateway takes it.
-type boundRoute struct {
-	obj   *cluster.Object
-	hosts []string          // the route's hostnames
-	taken []int             // indices of listeners, sorted
-	rules map[int32][]*Rule // by the listeners' ports
-}
-
-// bind finds out what a route is to a Gateway; nil if it does not attach. It
-// depends on the route, on the Gateway's object and on what both refer to.
-func (r *reader) bind(g *gatewayView, o *cluster.Object) *boundRoute {
-	// The caller read the Gateway and the route: the outcome rests on both.
-	r.note(federation.KeyNamed(cluster.KindGateway, g.obj.Namespace, g.obj.Name))
-	r.note(federation.KeyNamed(o.Kind, o.Namespace, o.Name))
-	if !r.concerns(o, g) || r.followedRoute(o.Kind, o.Namespace, o.Name) != o {
-		return nil
-	}
-	b := &boundRoute{obj: o, hosts: routeHostnames(o), rules: map[int32][]*Rule{}}
-	for _, ref := range federation.ParentRefs(o) {
-		if federation.ParentKind(ref) == cluster.KindGateway && string(ref.Name) == g.obj.Name && parentNamespace(o, ref) == g.obj.Namespace {
-			l, _ := r.attach(g, o, ref)
-			b.taken = append(b.taken, l...)
-		}
-	}
-	if len(b.taken) == 0 {
-		return nil
-	}
-	slices.Sort(b.taken)
-	b.taken = slices.Compact(b.taken)
-	chain := g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore
-	for _, i := range b.taken {
-		port := g.listeners[i].spec.Port
-		if _, ok := b.rules[port]; !ok {
-			b.rules[port] = r.compile(o, via{gateway: true, chain: chain, port: port}).rules
-		}
-	}
-	return b
-}
-
-// gatewayUnit computes a Gateway with its routes, and its report.
+// gatewayUnit computes a Gateway with its ListenerSets and its routes, and the
+// reports on it and them.
 func gatewayUnit(r *reader, ns, name string) output {
 	g := r.viewGateway(ns, name)
 	if g == nil {
 		return output{gone: len(r.named(cluster.KindGateway, ns, name)) == 0}
 	}
-	attached := make([][]*boundRoute, len(g.listeners))
-	for _, o := range r.routesOf(cluster.KindGateway, ns, name) {
-		part := o.String() + "@" + string(o.Cluster) + " by " + string(g.obj.Cluster)
-		b := r.sub(part, func(r *reader) any { return r.bind(g, o) }).(*boundRoute)
-		if b == nil {
-			continue
-		}
-		for _, i := range b.taken {
-			attached[i] = append(attached[i], b)
+	sets := r.listenerSets(g)
+	all := arrange(g, sets)
+	findConflicts(all)
+	overlap(all)
+	client, unresolved := r.clientCertificate(g)
+	for _, l := range all {
+		r.secure(g, l)
+	}
+	out := output{}
+	parents := []*parentView{&g.parentView}
+	for _, s := range sets {
+		if s.refused == nil {
+			parents = append(parents, &s.parentView)
 		}
 	}
-	out := output{reports: []*ObjectReport{r.reportGateway(g, attached)}}
-	if !g.runs {
+	at := 0
+	for _, p := range parents {
+		r.bindAll(g, p, all[at:at+len(p.listeners)])
+		at += len(p.listeners)
+	}
+	out.facts = append(out.facts, g.settle(all)...)
+	j := g.judge(all)
+	j.clientRef = unresolved
+	out.reports = []*ObjectReport{r.reportGateway(g, all, sets, j)}
+	for _, s := range sets {
+		out.facts = append(out.facts, fact{setKey(s.obj), r.reportListenerSet(g, s, all, j)})
+	}
+	if !g.runs || g.refused != nil {
 		return out
 	}
-	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName)}
-	for i := range g.listeners {
-		if g.listeners[i].works() {
-			gw.Listeners = append(gw.Listeners, g.merge(i, attached[i]))
+	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName), ClientCertificate: client}
+	claimed := claimedHosts(all)
+	for _, l := range all {
+		if l.works() && (j.accepted || l.set() == "") {
+			gw.Listeners = append(gw.Listeners, g.merge(l, claimed))
 		}
 	}
 	out.gateway, out.needs = gw, needsOfGateway(gw)
 	return out
 }
 
+// arrange lists a Gateway's own listeners, then those of its ListenerSets by
+// precedence.
+func arrange(g *gatewayView, sets []*setView) []*placed {
+	var all []*placed
+	add := func(p *parentView) {
+		for _, l := range p.listeners {
+			all = append(all, &placed{listenerView: l, parent: p, tooMany: len(all) >= maxListeners})
+		}
+	}
+	add(&g.parentView)
+	for _, s := range sets {
+		if s.refused == nil {
+			add(&s.parentView)
+		}
+	}
+	return all
+}
+
+// bindAll attaches the routes of one parent to its listeners.
+func (r *reader) bindAll(g *gatewayView, p *parentView, listeners []*placed) {
+	for _, o := range r.routesOf(p.obj.Kind, p.obj.Namespace, p.obj.Name) {
+		part := "route " + o.String() + "@" + string(o.Cluster) + " by " + string(g.obj.Cluster)
+		if p != &g.parentView {
+			part += " at " + p.obj.String() + "@" + string(p.obj.Cluster)
+		}
+		b := r.sub(part, func(r *reader) any { return r.bind(g, p, o) }).(*boundRoute)
+		if b == nil {
+			continue
+		}
+		for _, i := range b.taken {
+			listeners[i].attached = append(listeners[i].attached, b)
+		}
+	}
+}
+
+// settle takes away the routes that lost to one of the other HTTP kind (see
+// contest), and tells of them: facts for the routes' reports.
+func (g *gatewayView) settle(all []*placed) []fact {
+	lost := map[RouteID][]rejection{}
+	for _, l := range all {
+		list := make([]claim, len(l.attached))
+		for i, b := range l.attached {
+			list[i] = claim{route: b.obj, hosts: narrow(l.hostname, b.hosts)}
+		}
+		var kept []*boundRoute
+		for i, rival := range contest(list) {
+			b := l.attached[i]
+			if rival == nil {
+				kept = append(kept, b)
+				continue
+			}
+			id := routeID(b.obj)
+			lost[id] = append(lost[id], rejection{l.parent.obj.Ref, l.name, fmt.Sprintf("listener %s has the senior %s with a hostname of the route: HTTPRoutes and GRPCRoutes can't share hostnames", l.name, rival.Ref)})
+		}
+		l.attached = kept
+	}
+	var out []fact
+	for id, list := range lost {
+		out = append(out, fact{rejectedKey(id), list})
+	}
+	return out
+}
+
+// rejection says that a listener does not take a route that attaches to it.
+type rejection struct {
+	parent   cluster.Ref
+	listener string
+	message  string
+}
+
+// claimedHosts finds the listeners that stand by port and hostname.
+func claimedHosts(all []*placed) map[portKey]map[string]*placed {
+	out := map[portKey]map[string]*placed{}
+	for _, l := range all {
+		if l.stands() && l.byHost() {
+			at := portKey{l.transport(), l.port}
+			if out[at] == nil {
+				out[at] = map[string]*placed{}
+			}
+			out[at][hostOrAny(l.hostname)] = l
+		}
+	}
+	return out
+}
+
+// narrow gives the hostnames of a route that a listener's hostname leaves.
+func narrow(listener string, hosts []string) []string {
+	if len(hosts) == 0 {
+		return []string{hostOrAny(listener)}
+	}
+	var out []string
+	for _, h := range hosts {
+		if x, ok := intersect(listener, h); ok {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // merge unites the routes of one listener.
-func (g *gatewayView) merge(index int, routes []*boundRoute) Listener {
-	l := &g.listeners[index]
-	out := Listener{Name: string(l.spec.Name), Port: l.spec.Port, Protocol: string(l.spec.Protocol), Hostname: l.hostname}
+func (g *gatewayView) merge(l *placed, claimed map[portKey]map[string]*placed) Listener {
+	out := Listener{Name: l.name, Set: l.set(), Port: l.port, Protocol: string(l.protocol), Hostname: l.hostname, TLS: l.tls}
+	v := g.via(l.listenerView)
+	if !l.byHost() {
+		out.Forward = seniorForward(l.attached, v)
+		return out
+	}
 	// The listener's own hostname is always there, with no rules if need be:
 	// what it covers is not for a less specific listener of the port to answer.
 	hosts := []string{hostOrAny(l.hostname)}
 	byHost := map[string][]*boundRoute{}
-	for _, b := range routes {
+	for _, b := range l.attached {
+		hosts = append(hosts, narrow(l.hostname, b.hosts)...)
 		names := b.hosts
 		if len(names) == 0 {
 			names = []string{"*"}
 		}
 		for _, h := range names {
-			if x, ok := intersect(l.hostname, h); ok {
-				hosts = append(hosts, x)
-			}
 			byHost[h] = append(byHost[h], b)
 		}
 	}
 	sortHosts(hosts)
-	for _, h := range slices.Compact(hosts) {
-		if g.takenByMoreSpecific(index, h) {
+	last := ""
+	for _, h := range hosts {
+		if h == last || takenByMoreSpecific(l, h, claimed) {
 			continue
 		}
-		var rules []ranked
-		seen := map[*boundRoute]bool{}
-		for _, name := range coveringNames(h) {
-			for _, b := range byHost[name] {
-				if seen[b] {
-					continue // by a more specific one of its hostnames
-				}
-				seen[b] = true
-				for _, rule := range b.rules[out.Port] {
-					rules = append(rules, ranked{rule, b.obj, rankOf(name)})
-				}
-			}
+		last = h
+		t := &RouteTable{}
+		if l.protocol == gatewayv1.TLSProtocolType {
+			t.Forward = forwardOf(h, byHost, v)
+		} else {
+			t = table(rulesOf(h, byHost, v))
 		}
-		out.Hosts = append(out.Hosts, VirtualHost{Hostname: h, Table: table(rules)})
+		out.Hosts = append(out.Hosts, VirtualHost{Hostname: h, Table: t})
 	}
 	return out
 }
 
+// rulesOf collects the rules of the routes whose hostnames cover a host.
+func rulesOf(host string, byHost map[string][]*boundRoute, v via) []ranked {
+	var rules []ranked
+	seen := map[*boundRoute]bool{}
+	for _, name := range coveringNames(host) {
+		for _, b := range byHost[name] {
+			if seen[b] {
+				continue // by a more specific one of its hostnames
+			}
+			seen[b] = true
+			for _, rule := range b.compiled[v].rules {
+				rules = append(rules, ranked{rule, b.obj, rankOf(name)})
+			}
+		}
+	}
+	return rules
+}
+
+// forwardOf picks the route that takes a server name: the one with the most
+// specific hostname, TLSRoutes before TCPRoutes (which have none), then the senior.
+func forwardOf(host string, byHost map[string][]*boundRoute, v via) *ForwardRule {
+	for _, name := range coveringNames(host) {
+		var tls, rest []*boundRoute
+		for _, b := range byHost[name] {
+			if b.obj.Kind == cluster.KindTLSRoute {
+				tls = append(tls, b)
+			} else {
+				rest = append(rest, b)
+			}
+		}
+		for _, list := range [][]*boundRoute{tls, rest} {
+			if f := seniorForward(list, v); f != nil {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func seniorForward(list []*boundRoute, v via) *ForwardRule {
+	var senior *boundRoute
+	for _, b := range list {
+		if senior == nil || cluster.Older(b.obj, senior.obj) {
+			senior = b
+		}
+	}
+	if senior == nil {
+		return nil
+	}
+	return senior.compiled[v].forward
+}
+
 // takenByMoreSpecific tells whether another listener of the port claims a host
-// (HTTP listener isolation): requests belong to the most specific listener.
-func (g *gatewayView) takenByMoreSpecific(index int, host string) bool {
-	mine := &g.listeners[index]
-	for i := range g.listeners {
-		l := &g.listeners[i]
-		if i != index && l.works() && l.spec.Port == mine.spec.Port && covers(l.hostname, host) && rankOf(l.hostname).before(rankOf(mine.hostname)) {
+// (listener isolation): requests belong to the most specific listener.
+func takenByMoreSpecific(l *placed, host string, claimed map[portKey]map[string]*placed) bool {
+	mine := rankOf(l.hostname)
+	for _, name := range coveringNames(host) {
+		if !rankOf(name).before(mine) {
+			return false
+		}
+		if o := claimed[portKey{l.transport(), l.port}][name]; o != nil && o != l {
 			return true
 		}
 	}

@@ -17,7 +17,7 @@ type binding struct {
 	route *cluster.Object
 	// consumer is the namespace whose clients it governs, empty for producers.
 	consumer string
-	ports    []int32 // sorted
+	ports    []int32 // sorted; of the protocol that the route's kind governs
 }
 
 // bindings lists the routes that govern a frontend in this cluster (DESIGN
@@ -67,7 +67,7 @@ func (r *reader) bindings(f FrontendKey) []binding {
 				// Another cluster's frontend is seen only through a chain: its
 				// producers alone, as far as they leave their home.
 			default:
-				add(o, consumerOf(o), refPorts(ref, s.Spec.Ports))
+				add(o, consumerOf(o), refPorts(ref, s.Spec.Ports, protocolOfKind(o.Kind)))
 			}
 		})
 		return out
@@ -77,7 +77,7 @@ func (r *reader) bindings(f FrontendKey) []binding {
 		return nil
 	}
 	each(cluster.KindServiceImport, func(o *cluster.Object, ref gatewayv1.ParentReference) {
-		if ports := refImportPorts(ref, m.imp); len(ports) > 0 && r.followedRoute(o.Kind, o.Namespace, o.Name) == o {
+		if ports := refImportPorts(ref, m.imp, protocolOfKind(o.Kind)); len(ports) > 0 && r.followedRoute(o.Kind, o.Namespace, o.Name) == o {
 			add(o, consumerOf(o), ports)
 		}
 	})
@@ -92,8 +92,8 @@ func (r *reader) bindings(f FrontendKey) []binding {
 		// The route speaks of its home's Service: it governs the ports of the
 		// import that its home serves.
 		var ports []int32
-		for _, n := range refPorts(ref, s.Spec.Ports) {
-			if p := m.imp.portOf(tcp, n); p != nil && slices.Contains(p.Clusters, o.Cluster) {
+		for _, n := range refPorts(ref, s.Spec.Ports, protocolOfKind(o.Kind)) {
+			if p := m.imp.portOf(protocolOfKind(o.Kind), n); p != nil && slices.Contains(p.Clusters, o.Cluster) {
 				ports = append(ports, n)
 			}
 		}
@@ -102,21 +102,28 @@ func (r *reader) bindings(f FrontendKey) []binding {
 	return out
 }
 
-// hasProducer tells whether producer routes govern a frontend's port.
-func (r *reader) hasProducer(f FrontendKey, port int32) bool {
-	for _, b := range r.bindings(f) {
-		if b.consumer == "" && slices.Contains(b.ports, port) {
-			return true
-		}
-	}
-	return false
+func (b binding) selects(protocol string, port int32) bool {
+	return protocolOfKind(b.route.Kind) == protocol && slices.Contains(b.ports, port)
 }
 
-// refPorts lists the TCP ports of a Service that a parentRef selects, sorted.
-func refPorts(ref gatewayv1.ParentReference, ports []corev1.ServicePort) []int32 {
+// chains tells whether requests that a Gateway took by a route of some kind go on
+// through the producer routes of a frontend's port.
+func (r *reader) chains(from cluster.Kind, v via, f FrontendKey, protocol string, port int32) bool {
+	var kinds []cluster.Kind
+	for _, b := range r.bindings(f) {
+		if b.consumer == "" && b.selects(protocol, port) {
+			kinds = append(kinds, b.route.Kind)
+		}
+	}
+	governing := governingKind(protocol, kinds)
+	return governing != "" && readableBy(from, v, governing)
+}
+
+// refPorts lists the ports of a Service that a parentRef selects, sorted.
+func refPorts(ref gatewayv1.ParentReference, ports []corev1.ServicePort, protocol string) []int32 {
 	var out []int32
 	for _, p := range ports {
-		if protocolOf(p.Protocol) == tcp && refSelects(ref, p.Name, p.Port) {
+		if protocolOf(p.Protocol) == protocol && refSelects(ref, p.Name, p.Port) {
 			out = append(out, p.Port)
 		}
 	}
@@ -124,10 +131,10 @@ func refPorts(ref gatewayv1.ParentReference, ports []corev1.ServicePort) []int32
 	return out
 }
 
-func refImportPorts(ref gatewayv1.ParentReference, imp *Import) []int32 {
+func refImportPorts(ref gatewayv1.ParentReference, imp *Import, protocol string) []int32 {
 	var out []int32
 	for _, p := range imp.Ports {
-		if p.Protocol == tcp && refSelects(ref, p.Name, p.Port) {
+		if p.Protocol == protocol && refSelects(ref, p.Name, p.Port) {
 			out = append(out, p.Port)
 		}
 	}
@@ -184,53 +191,106 @@ func frontendUnit(r *reader, key FrontendKey) output {
 		return a.Port < b.Port
 	})
 	binds := r.bindings(key)
+	lost := map[RouteID][]defeat{}
 	for i := range f.Ports {
-		if f.Ports[i].Protocol == tcp {
-			r.govern(&f.Ports[i], binds)
+		r.govern(&f.Ports[i], binds, func(b binding, by cluster.Kind) {
+			id := routeID(b.route)
+			lost[id] = append(lost[id], defeat{key, f.Ports[i].Port, by})
+		})
+	}
+	out := output{frontend: f, needs: needsOfFrontend(f)}
+	if key.Cluster == "" {
+		for id, list := range lost {
+			out.facts = append(out.facts, fact{defeatedKey(id), list})
 		}
 	}
-	return output{frontend: f, needs: needsOfFrontend(f)}
+	return out
 }
 
-// govern gives a port the tables of the routes that bind it.
-func (r *reader) govern(p *FrontendPort, binds []binding) {
-	groups := map[string][]ranked{}
+// defeat says that another kind of routes governs a port that a route binds.
+type defeat struct {
+	frontend FrontendKey
+	port     int32
+	by       cluster.Kind
+}
+
+// defeatedKey is the Key of the facts with which frontends tell a route of its
+// defeats: []defeat.
+func defeatedKey(id RouteID) federation.Key { return factKey("defeated", id.String()) }
+
+// govern gives a port the tables of the routes that bind it, one for each group:
+// the producers, and the consumers of each namespace. In each group one kind of
+// routes governs; the others lose.
+func (r *reader) govern(p *FrontendPort, binds []binding, lost func(b binding, by cluster.Kind)) {
+	groups := map[string][]binding{}
 	for _, b := range binds {
-		if !slices.Contains(b.ports, p.Port) {
+		if b.selects(p.Protocol, p.Port) {
+			groups[b.consumer] = append(groups[b.consumer], b)
+		}
+	}
+	http := false
+	for ns, group := range groups {
+		kinds := make([]cluster.Kind, len(group))
+		for i, b := range group {
+			kinds[i] = b.route.Kind
+		}
+		governing := governingKind(p.Protocol, kinds)
+		if governing == "" {
 			continue
 		}
-		rules := groups[b.consumer]
-		for _, rule := range r.compile(b.route, via{port: p.Port}).rules {
-			rules = append(rules, ranked{rule: rule, route: b.route})
-		}
-		groups[b.consumer] = rules // also when no rule is left: the route is there
-	}
-	for ns, rules := range groups {
-		if t := table(rules); ns == "" {
+		t := r.groupTable(p, group, governing, lost)
+		http = http || t.Forward == nil
+		if ns == "" {
 			p.Producer = t
 		} else {
 			p.Consumers = append(p.Consumers, ConsumerTable{ns, t})
 		}
 	}
 	sort.Slice(p.Consumers, func(i, j int) bool { return p.Consumers[i].Namespace < p.Consumers[j].Namespace })
-	if len(groups) > 0 && !p.AppProtocol.HTTP() {
+	if http && !p.AppProtocol.HTTP() {
 		p.AppProtocol = AppHTTP
 	}
 }
 
-// judgeMesh tells what became of a Service or ServiceImport parentRef. here is
-// false where the parentRef of another cluster's route does not concern this one.
-func (r *reader) judgeMesh(o *cluster.Object, ref gatewayv1.ParentReference) (here bool, p *problem) {
-	ns, name := parentNamespace(o, ref), string(ref.Name)
-	no := func(reason gatewayv1.RouteConditionReason, format string, a ...any) (bool, *problem) {
-		return true, &problem{string(reason), fmt.Sprintf(format, a...)}
+// groupTable merges the routes of one group that are of the governing kind.
+func (r *reader) groupTable(p *FrontendPort, group []binding, governing cluster.Kind, lost func(b binding, by cluster.Kind)) *RouteTable {
+	var rules []ranked
+	var senior *cluster.Object
+	for _, b := range group {
+		if b.route.Kind != governing {
+			lost(b, governing)
+			continue
+		}
+		if senior == nil || cluster.Older(b.route, senior) {
+			senior = b.route
+		}
+		if governing == cluster.KindHTTPRoute || governing == cluster.KindGRPCRoute {
+			for _, rule := range r.compile(b.route, via{port: p.Port}).rules {
+				rules = append(rules, ranked{rule: rule, route: b.route})
+			}
+		}
 	}
+	switch governing {
+	case cluster.KindHTTPRoute, cluster.KindGRPCRoute:
+		return table(rules) // also when no rule is left: the route is there
+	}
+	return &RouteTable{Forward: r.compile(senior, via{port: p.Port}).forward}
+}
+
+// judgeMesh tells what became of a Service or ServiceImport parentRef. It is not
+// ours where the parentRef of another cluster's route does not concern this one.
+func (r *reader) judgeMesh(o *cluster.Object, ref gatewayv1.ParentReference) judged {
+	ns, name := parentNamespace(o, ref), string(ref.Name)
+	no := func(reason gatewayv1.RouteConditionReason, format string, a ...any) judged {
+		return judged{ours: true, mesh: true, refused: &problem{string(reason), fmt.Sprintf(format, a...)}}
+	}
+	protocol := protocolOfKind(o.Kind)
 	kind := federation.ParentKind(ref)
 	var found []int32
 	if kind == cluster.KindService {
 		s := r.service(o.Cluster, ns, name)
 		if o.Cluster != r.local && (ns != o.Namespace || staysHome(o) || r.exportedService(o.Cluster, ns, name) == nil) {
-			return false, nil
+			return judged{}
 		}
 		switch {
 		case s == nil:
@@ -240,7 +300,7 @@ func (r *reader) judgeMesh(o *cluster.Object, ref gatewayv1.ParentReference) (he
 		case headless(s):
 			return no(gatewayv1.RouteReasonUnsupportedValue, "Service %s/%s is headless and can't be a parent (GEP-1294): it has no address", ns, name)
 		}
-		found = refPorts(ref, s.Spec.Ports)
+		found = refPorts(ref, s.Spec.Ports, protocolOfKind(o.Kind))
 	} else {
 		m := r.merge(ns, name)
 		switch {
@@ -249,12 +309,35 @@ func (r *reader) judgeMesh(o *cluster.Object, ref gatewayv1.ParentReference) (he
 		case m.imp.Headless:
 			return no(gatewayv1.RouteReasonUnsupportedValue, "ServiceImport %s/%s is headless and can't be a parent (GEP-1294): it has no address", ns, name)
 		}
-		found = refImportPorts(ref, m.imp)
+		found = refImportPorts(ref, m.imp, protocolOfKind(o.Kind))
 	}
 	if len(found) == 0 {
-		return no(gatewayv1.RouteReasonNoMatchingParent, "%s %s/%s has no TCP port %s", kind, ns, name, refSection(ref))
+		return no(gatewayv1.RouteReasonNoMatchingParent, "%s %s/%s has no %s port %s", kind, ns, name, protocol, refSection(ref))
 	}
-	return true, nil
+	return r.judgeKinds(o, ref, found)
+}
+
+// judgeKinds tells whether other kinds of routes govern the ports that a mesh
+// route binds.
+func (r *reader) judgeKinds(o *cluster.Object, ref gatewayv1.ParentReference, ports []int32) judged {
+	j := judged{ours: true, mesh: true}
+	frontend := FrontendKey{Kind: federation.ParentKind(ref), Namespace: parentNamespace(o, ref), Name: string(ref.Name)}
+	if o.Cluster != r.local {
+		frontend.Kind = cluster.KindServiceImport // there is no other way in which it concerns us
+	}
+	left := len(ports)
+	for _, v := range r.facts(defeatedKey(routeID(o))) {
+		for _, d := range v.([]defeat) {
+			if d.frontend == frontend && slices.Contains(ports, d.port) {
+				j.note = joinMessage(j.note, fmt.Sprintf("%ss govern port %d", d.by, d.port))
+				left--
+			}
+		}
+	}
+	if left <= 0 {
+		j.refused, j.note = &problem{ReasonConflicted, j.note}, ""
+	}
+	return j
 }
 
 func refSection(ref gatewayv1.ParentReference) string {

@@ -20,6 +20,8 @@ type reader struct {
 	// of its own, so what it reads does not make the rest of the unit stale.
 	// compute must depend on nothing but its reader and what part names.
 	sub func(part string, compute func(*reader) any) any
+	// factsOf finds facts of units of earlier classes; nil outside the engine.
+	factsOf func(k federation.Key) []any
 }
 
 func newReader(local cluster.ID, snap *federation.Snapshot) *reader {
@@ -36,6 +38,16 @@ func (r *reader) sorted() []federation.Key {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// facts lists what units of earlier classes found out under a Key, in the order
+// of their ids.
+func (r *reader) facts(k federation.Key) []any {
+	r.note(k)
+	if r.factsOf == nil {
+		return nil
+	}
+	return r.factsOf(k)
 }
 
 func (r *reader) get(id cluster.ID, kind cluster.Kind, ns, name string) *cluster.Object {

@@ -66,10 +66,10 @@ const (
 // HTTP reports whether requests can be told apart on the port without TLS.
 func (a AppProtocol) HTTP() bool { return a == AppHTTP || a == AppH2C || a == AppWS }
 
-// FrontendPort is one port of a frontend. On one port only one kind of route
-// governs (DESIGN section 3: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute, in this
-// order; UDPRoute on UDP ports), so all of its tables are of one kind of those
-// that RouteTable tells apart.
+// FrontendPort is one port of a frontend. In each group of routes (the producers;
+// the consumers of one namespace) one kind governs the port: of GRPCRoute,
+// HTTPRoute, TLSRoute and TCPRoute the first that is there, UDPRoute on UDP ports
+// (DESIGN section 3). Groups may differ in it: look at each RouteTable.
 type FrontendPort struct {
 	Port        int32
 	Name        string
@@ -93,7 +93,9 @@ type ConsumerTable struct {
 // for HTTP (GEP-1294, route presence), a closed connection otherwise.
 //
 // Which field is used depends on what governs: HTTPRoutes and GRPCRoutes give
-// Rules, TLSRoutes and TCPRoutes and UDPRoutes give Forward.
+// Rules (perhaps none), TLSRoutes and TCPRoutes and UDPRoutes give Forward. In the
+// mesh, Forward is never nil for these; in a VirtualHost of a TLS listener it is
+// nil where no route takes the server name.
 type RouteTable struct {
 	// Rules of HTTPRoutes or GRPCRoutes, in the order in which they are tried.
 	Rules []*Rule
@@ -377,9 +379,10 @@ type BackendConfig struct {
 	Crossings []Crossing
 	// TLS says how to originate TLS to the endpoints of clusters that are
 	// reached directly (BackendTLSPolicy, GEP-1897), sorted by cluster; clusters
-	// without an entry take plain text. It holds for HTTPRoutes and GRPCRoutes
-	// and plain delivery of HTTP; TCPRoutes, TLSRoutes and opaque connections
-	// pass bytes as they are.
+	// without an entry take plain text. It holds for HTTPRoutes and GRPCRoutes,
+	// for plain delivery of HTTP, for mirrors and external authorization, and for
+	// the Forward of listeners that end TLS (Listener.TLS). All else, chains that
+	// end in a Forward included, passes bytes as they are. UDP has none.
 	TLS []BackendTLS
 	// ClientIP keeps a client's requests at one endpoint by its address
 	// (Service.spec.sessionAffinity), for at most AffinityTimeout.
@@ -461,11 +464,12 @@ type Certificate struct {
 // Key gives namespace/name.
 func (g *Gateway) Key() string { return g.Namespace + "/" + g.Name }
 
-// Listener is one listener of a Gateway with the routes attached to it.
+// Listener is one listener of a Gateway, or of a ListenerSet of it, with the
+// routes attached to it.
 //
 // Listeners of one port are all of protocol HTTP; or of HTTPS and TLS mixed,
 // told apart by server name; or one of TCP; or one of UDP (which may share the
-// port's number with others).
+// port's number with others). No two of a port have the same Hostname.
 //
 // HTTP: The Hosts of all listeners of one port are distinct names, and the most
 // specific of them that matches a request's host is the one that governs it,
@@ -474,10 +478,13 @@ func (g *Gateway) Key() string { return g.Namespace + "/" + g.Name }
 // may be served by the union of their Hosts.
 //
 // HTTPS: The listener is chosen by the connection's server name, the most
-// specific Hostname first; then its Hosts by the request's host. A request
-// whose host belongs to another listener of the port gets 421 (GEP-3567).
+// specific Hostname first, among those of HTTPS and TLS; then its Hosts by the
+// request's host. A request whose host is for a more specific one of the port's
+// listeners, or is not for this one but for another, gets 421 (GEP-3567).
 //
-// TLS: Hosts are server names; each Table has a Forward. What matches none is closed.
+// TLS: Hosts are server names; each Table has a Forward or is empty. What matches
+// none, or an empty one, is closed. Where TLS is set, it is ended, and backends
+// whose BackendTLSPolicy asks for it are reached by TLS again.
 type Listener struct {
 	Name     string
 	Set      string // "namespace/name" of the ListenerSet that it is of, empty for the Gateway's own
@@ -505,7 +512,9 @@ func (l *Listener) Key() string {
 
 // ListenerTLS is how a listener terminates TLS.
 type ListenerTLS struct {
-	Certificates []*Certificate // at least one; the first is for clients whose server name fits none
+	// Certificates: at least one, each once; the first is for clients whose server
+	// name fits none.
+	Certificates []*Certificate
 	// ClientCAs, if not empty, are the authorities (PEM) that clients' certificates
 	// must be of; AllowInsecure lets clients in without one, or with another (GEP-91).
 	ClientCAs     []byte
@@ -528,6 +537,9 @@ type Import struct {
 	Exporters []Exporter   // the senior first
 	// Even spreads over all clusters by weight instead of nearest first.
 	Even bool
+	// ClientIP and AffinityTimeout are the senior export's sessionAffinity.
+	ClientIP        bool
+	AffinityTimeout time.Duration
 }
 
 // ImportPort is a merged port with the clusters that serve it.
@@ -563,11 +575,17 @@ type ListenerReport struct {
 
 // ObjectReport is the status of one object as this cluster judges it.
 type ObjectReport struct {
-	Ref        cluster.Ref
-	Cluster    cluster.ID // the home of the copy judged
-	Parents    []ParentReport
-	Listeners  []ListenerReport
-	Conditions []metav1.Condition // Gateways, GatewayClasses, ServiceExports, and Federated for routes
+	Ref       cluster.Ref
+	Cluster   cluster.ID // the home of the copy judged
+	Parents   []ParentReport
+	Listeners []ListenerReport // Gateways, ListenerSets
+	// AttachedListenerSets counts those that a Gateway accepts; nil for other kinds.
+	AttachedListenerSets *int32
+	// Ancestors are what became of a BackendTLSPolicy for each Gateway that it
+	// concerns (PolicyAncestorStatus), at most 16; for the target itself if there
+	// is none.
+	Ancestors  []ParentReport
+	Conditions []metav1.Condition // Gateways, ListenerSets, GatewayClasses, ServiceExports, and Federated for routes and ListenerSets
 }
 
 // Key gives Kind/namespace/name@cluster.

@@ -152,6 +152,10 @@ func readObjects(t testing.TB, path string, raw []byte, id cluster.ID, subnet by
 			o.Value = v.slice(t, services[o.Namespace+"/"+o.Name], subnet, next)
 		case *discoveryv1.EndpointSlice:
 			o.Value = packSlice(t, v)
+		case *certificate:
+			o.Kind, o.Value = cluster.KindSecret, v.secret(t)
+		case *authority:
+			o.Kind, o.Value = cluster.KindConfigMap, v.configMap(t)
 		}
 		out = append(out, o)
 	}
@@ -162,7 +166,9 @@ func kinds() map[string]any {
 	return map[string]any{
 		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "ServiceExport": &mcsv1beta1.ServiceExport{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
 		"GatewayClass": &gatewayv1.GatewayClass{}, "Gateway": &gatewayv1.Gateway{}, "HTTPRoute": &gatewayv1.HTTPRoute{}, "ReferenceGrant": &gatewayv1beta1.ReferenceGrant{},
-		"Pods": &pods{},
+		"GRPCRoute": &gatewayv1.GRPCRoute{}, "TLSRoute": &gatewayv1.TLSRoute{}, "TCPRoute": &gatewayv1.TCPRoute{}, "UDPRoute": &gatewayv1.UDPRoute{},
+		"ListenerSet": &gatewayv1.ListenerSet{}, "BackendTLSPolicy": &gatewayv1.BackendTLSPolicy{}, "Secret": &corev1.Secret{}, "ConfigMap": &corev1.ConfigMap{},
+		"Pods": &pods{}, "Certificate": &certificate{}, "Authority": &authority{},
 	}
 }
 

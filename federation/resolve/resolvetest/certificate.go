@@ -1,0 +1,63 @@
+package resolvetest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// certificate is a short way to write a Secret of type kubernetes.io/tls with a
+// certificate that can be used. Its content differs from run to run.
+type certificate struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Hosts             []string `json:"hosts"`
+}
+
+// authority is a short way to write a ConfigMap with a certificate authority.
+type authority struct {
+	metav1.ObjectMeta `json:"metadata"`
+}
+
+var signingKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
+
+// PEM makes a self-signed certificate for the hosts, with its private key.
+func PEM(t testing.TB, hosts ...string) (cert, key []byte) {
+	t.Helper()
+	k, err := signingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: hosts,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+func (c *certificate) secret(t testing.TB) *corev1.Secret {
+	t.Helper()
+	cert, key := PEM(t, c.Hosts...)
+	return &corev1.Secret{ObjectMeta: c.ObjectMeta, Type: corev1.SecretTypeTLS, Data: map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key}}
+}
+
+func (a *authority) configMap(t testing.TB) *corev1.ConfigMap {
+	t.Helper()
+	cert, _ := PEM(t)
+	return &corev1.ConfigMap{ObjectMeta: a.ObjectMeta, Data: map[string]string{"ca.crt": string(cert)}}
+}
