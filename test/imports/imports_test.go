@@ -32,7 +32,7 @@ var layers = []struct {
 	{"xds/translate", []string{"cluster", "federation/resolve"}},
 	{"xds/...", []string{"cluster", "xds/..."}},
 	{"api/query", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/...", "xds/translate", "xds/server"}},
-	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/explain", "federation/resolve"}}, // names of sources and hosts are parsed in one place
+	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "cluster/workload/echo", "federation/explain", "federation/resolve"}}, // names of sources and hosts are parsed in one place
 }
 
 // foreign lists outside modules that only some trees may see.

@@ -1,18 +1,11 @@
 package client
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,13 +24,31 @@ type Answers struct {
 
 // Answer is one response.
 type Answer struct {
-	// Status is 0 if there was no response.
-	Status  int                 `json:"status"`
+	// Status is that of HTTP, which gRPC and WebSocket have too; 0 if there was no
+	// response, and for bytes and datagrams.
+	Status int `json:"status"`
+	// Result is the status as text, for gRPC the name of its code, "answered" for
+	// bytes and datagrams, "none" if there was no response.
+	Result  string              `json:"result"`
+	Proto   string              `json:"proto,omitempty"` // of HTTP, as spoken here
 	Headers map[string][]string `json:"headers"`
+	// Trailers are those of gRPC.
+	Trailers map[string][]string `json:"trailers,omitempty"`
+	// GRPC is set for gRPC, if the answer was one of it.
+	GRPC *RPCStatus `json:"grpc,omitempty"`
+	// TLS is the connection's, if it was encrypted.
+	TLS *TLSSeen `json:"tls,omitempty"`
 	// Body is the JSON of the body, or a string with it if it is none.
 	Body json.RawMessage `json:"body"`
 	// Error says why there was no response.
 	Error string `json:"error,omitempty"`
+}
+
+// RPCStatus is how an RPC ended.
+type RPCStatus struct {
+	Code    int    `json:"code"`
+	Name    string `json:"name"` // "UNAVAILABLE"
+	Message string `json:"message,omitempty"`
 }
 
 // Count is the number of answers with one status from one pod. What the answer
@@ -47,6 +58,7 @@ type Count struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
 	Status    int    `json:"status"`
+	Result    string `json:"result"`
 	Count     int    `json:"count"`
 }
 
@@ -62,6 +74,12 @@ const (
 // governed the request.
 const routeHeader = "X-Causeway-Route"
 
+// resultNone and resultBytes are the Results that are no status.
+const (
+	resultNone  = "none"
+	resultBytes = "answered"
+)
+
 // requester is one run of `request`.
 type requester struct {
 	from, method, data string
@@ -69,6 +87,10 @@ type requester struct {
 	count, concurrency int
 	timeout            time.Duration
 	fail               bool
+	http2              bool
+	reconnect          bool
+	share              bool // --reconnect=false was given
+	tls                tlsFlags
 	format             format
 }
 
@@ -78,22 +100,33 @@ func newRequest(cfg Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "request --from CLUSTER/NAMESPACE|CLUSTER/gateway/NAMESPACE/NAME URL",
 		Short: "Send real requests through a namespace's sidecar Envoy or a Gateway",
-		Long: `Send real HTTP requests as a workload of a namespace would, through its sidecar
+		Long: `Send real requests as a workload of a namespace would, through its sidecar
 Envoy, or as someone outside would, through a Gateway.
 
 From a namespace, the URL's host is a Service's name: svc-a, svc-a.app-ns,
 svc-a.app-ns.svc.cluster.local (this cluster's Service), or
 svc-a.app-ns.svc.clusterset.local (the service of all clusters). From a Gateway it
-may be any; the URL's port is the listener's. The port is 80 if none is given.
+may be any; the URL's port is the listener's.
+
+The URL's scheme says what is spoken: http (the default), ws, grpc (port 80 if none
+is given); the same within TLS: https, wss, grpcs (443); bytes: tcp, tls (443), and
+datagrams: udp. A URL of gRPC may name a method, grpc://HOST/package.Service/Method,
+to call it as causeway.v1.Echo/Echo is called without; -d is the request's JSON then.
+Over ws, tcp, tls and udp, -d is the message, and the answer is the first one.
+
+TLS goes to whoever ends it: a Gateway's listener, or the service itself. The server's
+name is the URL's host unless --sni gives another; its certificate is checked against
+the system's roots or --tls-cacert, unless --insecure is given.
 
 Redirects are shown, not followed. An answer that isn't 2xx is an answer: the exit
 status is 0, unless --fail is given. It is 1 if a request got no answer at all.
 
--o json prints {"answers": [{"status", "headers", "body"}], "counts": [{"cluster",
-"namespace", "pod", "status", "count"}]}. Headers are lists of values by name;
-body is the body's own JSON if it is JSON, else a string.`,
+-o json prints {"answers": [{"status", "result", "headers", "body"}], "counts":
+[{"cluster", "namespace", "pod", "status", "result", "count"}]}. Headers are lists of
+values by name; body is the body's own JSON if it is JSON, else a string.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			r.share = cmd.Flags().Changed("reconnect") && !r.reconnect
 			return r.run(cmd.Context(), cfg, &conn, args[0])
 		},
 	}
@@ -102,17 +135,20 @@ body is the body's own JSON if it is JSON, else a string.`,
 	f.StringVar(&r.from, "from", "", "who sends: CLUSTER/NAMESPACE or CLUSTER/gateway/NAMESPACE/NAME")
 	f.StringArrayVarP(&r.headers, "header", "H", nil, "header of the request, \"Name: value\"; may be repeated")
 	f.StringVarP(&r.method, "request", "X", "", "method (default GET, with -d POST)")
-	f.StringVarP(&r.data, "data", "d", "", "body of the request")
+	f.StringVarP(&r.data, "data", "d", "", "body of the request, or the message")
 	f.IntVarP(&r.count, "count", "n", 1, "how many requests")
 	f.IntVarP(&r.concurrency, "concurrency", "c", 1, "how many at a time")
 	f.DurationVar(&r.timeout, "timeout", 15*time.Second, "how long each may take")
-	f.BoolVar(&r.fail, "fail", false, "exit 1 if an answer is not 2xx")
+	f.BoolVar(&r.fail, "fail", false, "exit 1 if an answer is not 2xx, or an RPC not OK")
+	f.BoolVar(&r.http2, "http2", false, "speak HTTP/2: by prior knowledge (http) or ALPN (https)")
+	f.BoolVar(&r.reconnect, "reconnect", false, "open a connection for each request (default for https and grpcs)")
+	r.tls.addFlags(cmd)
 	out := newChoice(&r.format, formatTable, formatJSON, formatYAML)
 	f.VarP(out, "output", "o", "how to print: "+out.usage())
 	return cmd
 }
 
-func (r *requester) check() error {
+func (r *requester) check(t target) error {
 	switch {
 	case r.count < 1 || r.count > maxRequests:
 		return fmt.Errorf("-n must be from 1 to %d", maxRequests)
@@ -120,6 +156,14 @@ func (r *requester) check() error {
 		return fmt.Errorf("-c must be from 1 to %d", maxConcurrency)
 	case r.timeout <= 0:
 		return errors.New("--timeout must be more than zero")
+	case r.method != "" && t.speaks != speaksHTTP:
+		return fmt.Errorf("-X is for http and https: %s has no methods", t.url.Scheme)
+	case r.http2 && t.speaks != speaksHTTP:
+		return fmt.Errorf("--http2 is for http and https, not %s", t.url.Scheme)
+	case len(r.headers) > 0 && t.speaks == speaksBytes:
+		return fmt.Errorf("-H is for HTTP: %s has no headers", t.url.Scheme)
+	case r.tls.any() && !t.tls:
+		return fmt.Errorf("there is no TLS in %s: leave out %s", t.url.Scheme, r.tls.named())
 	}
 	if r.method == "" {
 		r.method = http.MethodGet
@@ -131,14 +175,14 @@ func (r *requester) check() error {
 }
 
 func (r *requester) run(ctx context.Context, cfg Config, conn *connection, rawURL string) error {
-	if err := r.check(); err != nil {
-		return err
-	}
-	from, err := parseSource(r.from)
+	t, err := parseTarget(rawURL)
 	if err != nil {
 		return err
 	}
-	u, port, err := parseURL(rawURL)
+	if err := r.check(t); err != nil {
+		return err
+	}
+	from, err := parseSource(r.from)
 	if err != nil {
 		return err
 	}
@@ -146,8 +190,9 @@ func (r *requester) run(ctx context.Context, cfg Config, conn *connection, rawUR
 	if err != nil {
 		return err
 	}
-	if _, err := http.NewRequest(r.method, u.String(), nil); err != nil {
-		return fmt.Errorf("request: %w", err)
+	config, err := r.tls.config(t)
+	if err != nil {
+		return err
 	}
 	c, end, err := conn.dial()
 	if err != nil {
@@ -158,15 +203,39 @@ func (r *requester) run(ctx context.Context, cfg Config, conn *connection, rawUR
 	if err != nil {
 		return err
 	}
-	listener, err := findListener(proxy, from, u.Hostname(), port)
+	listener, err := findListener(proxy, from, t)
 	if err != nil {
 		return err
 	}
-	answers, err := r.send(ctx, u, listener.GetAddress(), headers)
+	if t.tls && !r.share {
+		r.reconnect = true // or all would go where the first one went
+	}
+	call, done, err := r.caller(t, wire{address: listener.GetAddress(), tls: config, headers: headers})
+	if err != nil {
+		return err
+	}
+	defer done()
+	answers, err := r.send(ctx, call)
 	if err != nil {
 		return err
 	}
 	return r.report(cfg, answers, fmt.Sprintf("%s at %s", proxy.GetId(), listener.GetAddress()))
+}
+
+// call sends one request and gives its answer. It may be called concurrently.
+type call func(context.Context) Answer
+
+// caller chooses how requests are made; done frees what they share.
+func (r *requester) caller(t target, w wire) (c call, done func(), err error) {
+	switch t.speaks {
+	case speaksGRPC:
+		return r.rpcs(t, w)
+	case speaksWebSocket:
+		return r.webSockets(t, w), func() {}, nil
+	case speaksBytes:
+		return r.bytes(t, w), func() {}, nil
+	}
+	return r.requests(t, w)
 }
 
 // header is one -H, in the order given.
@@ -184,30 +253,17 @@ func parseHeaders(lines []string) ([]header, error) {
 	return out, nil
 }
 
-// send sends all requests to the address, whatever the URL's host resolves to.
-// It fails only when its context ends.
-func (r *requester) send(ctx context.Context, u *url.URL, address string, headers []header) ([]Answer, error) {
-	dialer := &net.Dialer{Timeout: r.timeout}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", address)
-		},
-		MaxIdleConnsPerHost: r.concurrency,
-		DisableCompression:  true, // or the answer's headers would not be the server's
-	}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{
-		Transport:     transport,
-		Timeout:       r.timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+// send makes all requests. It fails only when its context ends.
+func (r *requester) send(ctx context.Context, c call) ([]Answer, error) {
 	answers := make([]Answer, r.count)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(r.concurrency, r.count) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < r.count && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				answers[i] = r.one(ctx, client, u, headers)
+				ctx, cancel := context.WithTimeout(ctx, r.timeout)
+				answers[i] = c(ctx)
+				cancel()
 			}
 		})
 	}
@@ -215,186 +271,7 @@ func (r *requester) send(ctx context.Context, u *url.URL, address string, header
 	return answers, ctx.Err()
 }
 
-func (r *requester) one(ctx context.Context, client *http.Client, u *url.URL, headers []header) Answer {
-	none := func(err error) Answer {
-		// Without the URL, which is the same for all.
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return Answer{Headers: map[string][]string{}, Body: json.RawMessage(`""`), Error: err.Error()}
-	}
-	var body io.Reader
-	if r.data != "" {
-		body = strings.NewReader(r.data)
-	}
-	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
-	if err != nil {
-		return none(err)
-	}
-	req.Header.Set("User-Agent", "causeway")
-	for _, h := range headers {
-		switch strings.ToLower(h.name) {
-		case "host":
-			req.Host = h.value
-		case "user-agent":
-			req.Header.Set(h.name, h.value)
-		default:
-			req.Header.Add(h.name, h.value)
-		}
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return none(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes+1))
-	if err != nil {
-		return none(fmt.Errorf("read the answer with status %d: %w", resp.StatusCode, err))
-	}
-	if len(data) > maxBodyBytes {
-		return none(fmt.Errorf("the answer with status %d is larger than %d bytes", resp.StatusCode, maxBodyBytes))
-	}
-	return Answer{Status: resp.StatusCode, Headers: resp.Header, Body: bodyJSON(data)}
-}
-
-// bodyJSON keeps JSON as it is and makes everything else a string.
-func bodyJSON(data []byte) json.RawMessage {
-	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && json.Valid(trimmed) {
-		return trimmed
-	}
-	text, err := json.Marshal(string(data)) // replaces what isn't UTF-8
-	if err != nil {
-		return json.RawMessage(`""`)
-	}
-	return text
-}
-
-// echo is what the echo servers tell of themselves.
-type echo struct {
-	Cluster   string `json:"cluster"`
-	Namespace string `json:"namespace"`
-	Pod       string `json:"pod"`
-}
-
-func echoOf(a Answer) (e echo) {
-	if len(a.Body) == 0 || a.Body[0] != '{' || json.Unmarshal(a.Body, &e) != nil {
-		return echo{}
-	}
-	return e
-}
-
-func countAnswers(answers []Answer) []Count {
-	counts := map[Count]int{}
-	for _, a := range answers {
-		e := echoOf(a)
-		counts[Count{Cluster: e.Cluster, Namespace: e.Namespace, Pod: e.Pod, Status: a.Status}]++
-	}
-	out := make([]Count, 0, len(counts))
-	for c, n := range counts {
-		c.Count = n
-		out = append(out, c)
-	}
-	slices.SortFunc(out, func(a, b Count) int {
-		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
-	})
-	return out
-}
-
-// report prints the answers and judges them.
-func (r *requester) report(cfg Config, answers []Answer, through string) error {
-	if err := r.print(cfg, answers); err != nil {
-		return err
-	}
-	lost, bad, why := 0, 0, ""
-	for _, a := range answers {
-		switch {
-		case a.Error != "":
-			lost++
-			why = cmp.Or(why, a.Error)
-		case a.Status < 200 || a.Status > 299:
-			bad++
-		}
-	}
-	switch {
-	case lost > 0:
-		return fmt.Errorf("%d of %d requests through %s got no answer: %s", lost, len(answers), through, why)
-	case bad > 0 && r.fail:
-		return fmt.Errorf("%d of %d answers were not 2xx", bad, len(answers))
-	}
-	return nil
-}
-
-func (r *requester) print(cfg Config, answers []Answer) error {
-	if r.format != formatTable {
-		var data bytes.Buffer
-		e := json.NewEncoder(&data)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		if err := e.Encode(Answers{Answers: answers, Counts: countAnswers(answers)}); err != nil {
-			return fmt.Errorf("print answers: %w", err)
-		}
-		return printJSON(cfg.Out, data.Bytes(), r.format)
-	}
-	rows := [][]string{{"STATUS", "CLUSTER", "NAMESPACE", "POD", "COUNT", "ROUTE"}}
-	routes := routesByCount(answers)
-	for _, c := range countAnswers(answers) {
-		status := strconv.Itoa(c.Status)
-		if c.Status == 0 {
-			status = "none"
-		}
-		n := c.Count
-		c.Count = 0
-		rows = append(rows, []string{status, cell(c.Cluster), cell(c.Namespace), cell(c.Pod), strconv.Itoa(n), list(routes[c], 3)})
-	}
-	if err := (&table{w: cfg.Out}).print(rows...); err != nil {
-		return err
-	}
-	if len(answers) != 1 || answers[0].Error != "" {
-		return nil
-	}
-	return printRest(cfg.Out, answers[0])
-}
-
-// printRest shows what matters in a single answer that isn't an echo.
-func printRest(w io.Writer, a Answer) error {
-	if to := http.Header(a.Headers).Get("Location"); to != "" {
-		if _, err := fmt.Fprintf(w, "Location: %s\n", to); err != nil {
-			return err
-		}
-	}
-	if echoOf(a) != (echo{}) {
-		return nil
-	}
-	text := string(a.Body)
-	var s string
-	if json.Unmarshal(a.Body, &s) == nil {
-		text = s
-	}
-	if text = strings.TrimSpace(text); text == "" {
-		return nil
-	}
-	if len(text) > shownBody {
-		text = strings.ToValidUTF8(text[:shownBody], "") + "..."
-	}
-	_, err := fmt.Fprintf(w, "%s\n", text)
-	return err
-}
-
-// routesByCount lists the routes that governed the answers of each row.
-func routesByCount(answers []Answer) map[Count][]string {
-	out := map[Count][]string{}
-	for _, a := range answers {
-		e := echoOf(a)
-		c := Count{Cluster: e.Cluster, Namespace: e.Namespace, Pod: e.Pod, Status: a.Status}
-		for _, r := range a.Headers[routeHeader] {
-			if !slices.Contains(out[c], r) {
-				out[c] = append(out[c], r)
-			}
-		}
-	}
-	for _, routes := range out {
-		slices.Sort(routes)
-	}
-	return out
+// none is the answer that there wasn't.
+func none(err error) Answer {
+	return Answer{Result: resultNone, Headers: map[string][]string{}, Body: json.RawMessage(`""`), Error: err.Error()}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -63,6 +64,80 @@ func parseURL(raw string) (*url.URL, int32, error) {
 	return u, int32(port), nil
 }
 
+// speech is what a client speaks to whom it has reached.
+type speech int
+
+const (
+	speaksHTTP speech = iota
+	speaksGRPC
+	speaksWebSocket
+	speaksBytes
+)
+
+const (
+	transportTCP = "TCP"
+	transportUDP = "UDP"
+)
+
+// target is what the URL of a `request` calls for.
+type target struct {
+	url       *url.URL
+	port      int32
+	speaks    speech
+	tls       bool
+	transport string
+}
+
+// schemes lists what a `request` can speak, with the port where none is given.
+var schemes = map[string]target{
+	"http":  {speaks: speaksHTTP, port: 80},
+	"https": {speaks: speaksHTTP, port: 443, tls: true},
+	"grpc":  {speaks: speaksGRPC, port: 80},
+	"grpcs": {speaks: speaksGRPC, port: 443, tls: true},
+	"ws":    {speaks: speaksWebSocket, port: 80},
+	"wss":   {speaks: speaksWebSocket, port: 443, tls: true},
+	"tcp":   {speaks: speaksBytes},
+	"tls":   {speaks: speaksBytes, port: 443, tls: true},
+	"udp":   {speaks: speaksBytes, transport: transportUDP},
+}
+
+// parseTarget reads the URL of a `request`, which may leave out its scheme.
+func parseTarget(raw string) (target, error) {
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return target{}, fmt.Errorf("URL: %w", err)
+	}
+	t, known := schemes[u.Scheme]
+	switch {
+	case !known:
+		return target{}, fmt.Errorf("URL %s: the scheme must be one of %s", raw, among(slices.Sorted(maps.Keys(schemes))))
+	case u.Hostname() == "":
+		return target{}, fmt.Errorf("URL %s has no host", raw)
+	case u.User != nil:
+		return target{}, errors.New("a URL with user and password is not supported: give a header, -H \"Authorization: ...\"")
+	case t.speaks == speaksBytes && (u.Path != "" && u.Path != "/" || u.RawQuery != ""):
+		return target{}, fmt.Errorf("URL %s: %s has no paths; -d is the message", raw, u.Scheme)
+	}
+	t.url = u
+	if t.transport == "" {
+		t.transport = transportTCP
+	}
+	if p := u.Port(); p != "" {
+		port, err := strconv.Atoi(p)
+		if err != nil || port < 1 || port > 65535 {
+			return target{}, fmt.Errorf("URL %s: port %s is not from 1 to 65535", raw, p)
+		}
+		t.port = int32(port)
+	}
+	if t.port == 0 {
+		return target{}, fmt.Errorf("URL %s needs a port: %s has none of its own", raw, u.Scheme)
+	}
+	return t, nil
+}
+
 // findProxy gets the Envoy through which requests of the source go.
 func findProxy(ctx context.Context, c causewayv1.FederationClient, from explain.Source) (*causewayv1.Proxy, error) {
 	role := causewayv1.ProxyRole_PROXY_ROLE_SIDECAR
@@ -112,19 +187,20 @@ func findProxy(ctx context.Context, c causewayv1.FederationClient, from explain.
 }
 
 // findListener chooses the address at which the Envoy takes requests for a URL.
-func findListener(p *causewayv1.Proxy, from explain.Source, host string, port int32) (*causewayv1.ProxyListener, error) {
+func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causewayv1.ProxyListener, error) {
+	host, port := t.url.Hostname(), t.port
 	if from.Gateway != "" {
 		var ports []string
 		for _, l := range p.GetListeners() {
-			if l.GetPort() == port {
+			if l.GetPort() == port && l.GetTransport() == t.transport {
 				return l, nil
 			}
-			ports = append(ports, itoa(l.GetPort()))
+			ports = append(ports, portName(l))
 		}
 		if len(ports) == 0 {
 			return nil, fmt.Errorf("gateway %s has no listener that works: see `causeway get proxies %s/%s -o yaml`", from, from.Namespace, from.Gateway)
 		}
-		return nil, fmt.Errorf("gateway %s has no listener on port %d; its ports are: %s", from, port, among(ports))
+		return nil, fmt.Errorf("gateway %s has no listener on %s port %d; its ports are: %s", from, t.transport, port, among(ports))
 	}
 	want, ok := explain.FrontendOf(host, from.Namespace)
 	if !ok {
@@ -133,13 +209,13 @@ func findListener(p *causewayv1.Proxy, from explain.Source, host string, port in
 	}
 	var ports, otherKinds, names []string
 	for _, l := range p.GetListeners() {
-		t := l.GetTarget()
-		have := resolve.FrontendKey{Kind: cluster.Kind(t.GetKind()), Namespace: t.GetNamespace(), Name: t.GetName()}
+		of := l.GetTarget()
+		have := resolve.FrontendKey{Kind: cluster.Kind(of.GetKind()), Namespace: of.GetNamespace(), Name: of.GetName()}
 		switch {
-		case have == want && l.GetPort() == port:
+		case have == want && l.GetPort() == port && l.GetTransport() == t.transport:
 			return l, nil
 		case have == want:
-			ports = append(ports, itoa(l.GetPort()))
+			ports = append(ports, portName(l))
 		case have.Namespace == want.Namespace && have.Name == want.Name:
 			otherKinds = append(otherKinds, have.Host())
 		}
@@ -148,11 +224,19 @@ func findListener(p *causewayv1.Proxy, from explain.Source, host string, port in
 	slices.Sort(names)
 	switch {
 	case len(ports) > 0:
-		return nil, fmt.Errorf("%s has no TCP port %d in cluster %s; its ports are: %s", want, port, string(from.Cluster), among(ports))
+		return nil, fmt.Errorf("%s has no %s port %d in cluster %s; its ports are: %s", want, t.transport, port, string(from.Cluster), among(ports))
 	case len(otherKinds) > 0:
 		return nil, fmt.Errorf("no %s in cluster %s; did you mean %s?", want, string(from.Cluster), otherKinds[0])
 	case len(names) == 0:
 		return nil, fmt.Errorf("no %s in cluster %s: it has no service at all", want, string(from.Cluster))
 	}
 	return nil, fmt.Errorf("no %s in cluster %s; there are: %s", want, string(from.Cluster), among(slices.Compact(names)))
+}
+
+// portName is a listener's port as errors list it: "80", "53/UDP".
+func portName(l *causewayv1.ProxyListener) string {
+	if l.GetTransport() == transportUDP {
+		return itoa(l.GetPort()) + "/" + transportUDP
+	}
+	return itoa(l.GetPort())
 }
