@@ -135,17 +135,27 @@ func (s *story) plain(neg bool, name string, ok bool) {
 // answer is one of `causeway request -o json`.
 type answer struct {
 	Status  int                 `json:"status"`
+	Result  string              `json:"result"`
 	Error   string              `json:"error"`
 	Headers map[string][]string `json:"headers"`
 	Body    json.RawMessage     `json:"body"`
+	TLS     struct {
+		Certificate struct{ DNSNames []string }
+	} `json:"tls"`
 }
 
-// facts of an answer, by name: status, cluster, namespace, pod, path, host, method,
-// route, header.NAME (of the answer), sent.NAME (of the request as the pod got it).
+// facts of an answer, by name: status, result, cluster, namespace, pod, path, host, method,
+// proto, data, protocol, sni, alpn and client (of TLS as the pod saw it), certificate (as
+// the client saw it), rpc (service/method), route, header.NAME (of the answer), sent.NAME (of the request as the pod got it).
 func (a answer) fact(name string) (string, error) {
 	var echo struct {
-		Cluster, Namespace, Pod, Path, Host, Method string
-		Headers                                     map[string][]string
+		Cluster, Namespace, Pod, Path, Host, Method, Proto, Data, Protocol string
+		Headers                                                            map[string][]string
+		TLS                                                                struct {
+			ServerName, NegotiatedProtocol string
+			Client                         struct{ DNSNames []string }
+		}
+		GRPC struct{ Service, Method string }
 	}
 	_ = json.Unmarshal(a.Body, &echo) // other bodies have no such facts
 	one := func(h map[string][]string, name string) string {
@@ -165,6 +175,24 @@ func (a answer) fact(name string) (string, error) {
 	switch name {
 	case "status":
 		return strconv.Itoa(a.Status), nil
+	case "result":
+		return a.Result, nil
+	case "proto":
+		return echo.Proto, nil
+	case "data":
+		return echo.Data, nil
+	case "protocol":
+		return echo.Protocol, nil
+	case "sni":
+		return echo.TLS.ServerName, nil
+	case "alpn":
+		return echo.TLS.NegotiatedProtocol, nil
+	case "client":
+		return strings.Join(echo.TLS.Client.DNSNames, ","), nil
+	case "certificate":
+		return strings.Join(a.TLS.Certificate.DNSNames, ","), nil
+	case "rpc":
+		return echo.GRPC.Service + "/" + echo.GRPC.Method, nil
 	case "cluster":
 		return echo.Cluster, nil
 	case "namespace":
