@@ -11,7 +11,6 @@ import (
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/explain"
-	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
 // Explain implements causeway.v1.Federation. The explanation is package
@@ -114,7 +113,7 @@ func (r *reading) staleness(v View, s explain.Staleness, now []View) *causewayv1
 func hop(h *explain.Hop) *causewayv1.Hop {
 	out := &causewayv1.Hop{
 		Port: h.Port, Group: groups[h.Group], Reason: h.Why,
-		Status: int32(h.Status), StatusReason: h.Reason, Location: h.Location,
+		Status: int32(h.Status), Closed: h.Closed, StatusReason: h.Reason, Location: h.Location,
 		RequestTimeout: duration(h.RequestTimeout), BackendTimeout: duration(h.BackendTimeout),
 	}
 	if f := h.Frontend; f != nil {
@@ -129,8 +128,11 @@ func hop(h *explain.Hop) *causewayv1.Hop {
 			Condition: condition(x.Rule.Match), Chosen: i == h.Chosen, Lost: x.Lost,
 		})
 	}
+	if f := h.Forward; f != nil {
+		out.Forward = &causewayv1.RuleVerdict{Route: f.Route.String(), Rule: int32(f.RuleIndex), RuleName: f.RuleName, Chosen: true}
+	}
 	if h.Chosen >= 0 {
-		out.Changes = changes(h.Rules[h.Chosen].Rule.Filters)
+		out.Changes = ruleChanges(h.Rules[h.Chosen].Rule)
 	}
 	for i, b := range h.Branches {
 		x := branch(b)
@@ -151,14 +153,22 @@ var groups = map[explain.GroupKind]causewayv1.RouteGroup{
 }
 
 func branch(b explain.Branch) *causewayv1.Branch {
-	out := &causewayv1.Branch{Backend: backend(b.Backend), Weight: b.Weight, Share: b.Share, Status: int32(b.Status), StatusReason: b.Reason}
+	out := &causewayv1.Branch{Backend: backend(b.Backend), Weight: b.Weight, Share: b.Share, Status: int32(b.Status), Closed: b.Closed, StatusReason: b.Reason, Location: b.Location}
+	for _, m := range b.Mirrors {
+		out.Mirrors = append(out.Mirrors, &causewayv1.Mirror{Backend: backend(m.Backend), Share: float64(m.Numerator) / float64(m.Denominator), Groups: destination(m.Destination)})
+	}
 	if b.Chain != nil {
 		out.Chain = hop(b.Chain)
 	}
-	if b.Destination == nil {
-		return out
+	out.Groups = destination(b.Destination)
+	return out
+}
+
+func destination(d *explain.Destination) (out []*causewayv1.DestinationGroup) {
+	if d == nil {
+		return nil
 	}
-	for _, g := range b.Destination.Groups {
+	for _, g := range d.Groups {
 		x := &causewayv1.DestinationGroup{
 			Cluster: string(g.Cluster), Region: g.Region, Zone: g.Zone, Priority: g.Priority, Share: g.Share,
 			ViaCrossing: g.Crossing, Healthy: int32(g.Healthy),
@@ -171,7 +181,7 @@ func branch(b explain.Branch) *causewayv1.Branch {
 				Address: address(e.Endpoint), Pod: e.Pod, Weight: e.Weight, Healthy: e.Healthy, Share: e.Share, Missing: e.Missing,
 			})
 		}
-		out.Groups = append(out.Groups, x)
+		out = append(out, x)
 	}
 	return out
 }
@@ -181,62 +191,4 @@ func duration(d time.Duration) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
-}
-
-// condition words a match.
-func condition(m resolve.Match) string {
-	var parts []string
-	switch m.PathType {
-	case resolve.PathExact:
-		parts = append(parts, "path is "+m.Path)
-	case resolve.PathPrefix:
-		parts = append(parts, "path prefix "+m.Path)
-	case resolve.PathRegex:
-		parts = append(parts, "path matches "+m.Path)
-	}
-	if m.Method != "" {
-		parts = append(parts, "method "+m.Method)
-	}
-	values := func(what string, list []resolve.ValueMatch) {
-		for _, x := range list {
-			verb := "is"
-			if x.Regex {
-				verb = "matches"
-			}
-			parts = append(parts, fmt.Sprintf("%s %s %s %s", what, x.Name, verb, x.Value))
-		}
-	}
-	values("header", m.Headers)
-	values("query", m.Query)
-	return strings.Join(parts, ", ")
-}
-
-// changes words what filters do.
-func changes(f resolve.Filters) []string {
-	var out []string
-	mods := func(what string, m resolve.HeaderMods) {
-		for _, n := range m.Remove {
-			out = append(out, fmt.Sprintf("remove %s header %s", what, n))
-		}
-		for _, h := range m.Set {
-			out = append(out, fmt.Sprintf("set %s header %s to %q", what, h.Name, h.Value))
-		}
-		for _, h := range m.Add {
-			out = append(out, fmt.Sprintf("add %s header %s: %q", what, h.Name, h.Value))
-		}
-	}
-	mods("request", f.Request)
-	if w := f.Rewrite; w != nil {
-		if w.Hostname != "" {
-			out = append(out, "rewrite the host to "+w.Hostname)
-		}
-		if w.FullPath != nil {
-			out = append(out, "rewrite the path to "+*w.FullPath)
-		}
-		if w.PrefixPath != nil {
-			out = append(out, "rewrite the matched prefix to "+*w.PrefixPath)
-		}
-	}
-	mods("response", f.Response)
-	return out
 }

@@ -46,8 +46,14 @@ type Hop struct {
 	Rules []Verdict
 	// Chosen is the index in Rules of the one that takes the request, -1 for none.
 	Chosen int
-	// Status is the fixed answer's, 0 where the request is sent on; Reason says why.
+	// Forward is the rule of a TCPRoute, TLSRoute or UDPRoute that takes the
+	// connection or session; Rules is empty then.
+	Forward *resolve.ForwardRule
+	// Status is the fixed answer's, 0 where the request is sent on; Closed is true
+	// where the connection is closed, or the datagram dropped, without an answer.
+	// Reason says why.
 	Status   int
+	Closed   bool
 	Reason   string
 	Location string // of a redirect
 	// Request is as the rule sends it on, Response what the rule changes in the answer.
@@ -76,14 +82,25 @@ type Branch struct {
 	Backend resolve.BackendKey
 	Weight  uint32
 	Share   float64 // of the hop's requests
-	// Status is not 0 where this share gets a fixed answer; Reason says why.
+	// Status is not 0 where this share gets a fixed answer, Closed is true where
+	// its connections are closed; Reason says why.
 	Status   int
+	Closed   bool
 	Reason   string
+	Location string  // of a redirect
 	Request  Request // as the backend's filters leave it
 	Response resolve.HeaderMods
 	// Chain is where the request goes on through producer routes; Destination
 	// where it goes to endpoints. At most one is set.
 	Chain       *Hop
+	Destination *Destination
+	// Mirrors are the copies that are sent along, the rule's and the backend's.
+	Mirrors []Mirror
+}
+
+// Mirror is where a part of the requests is copied to.
+type Mirror struct {
+	resolve.Mirror
 	Destination *Destination
 }
 
@@ -171,40 +188,6 @@ func FrontendOf(host, namespace string) (resolve.FrontendKey, bool) {
 	return k, false
 }
 
-func (e *explainer) workload(from Source, req Request) (*Hop, string) {
-	k, ok := FrontendOf(req.Host, from.Namespace)
-	if !ok {
-		return nil, fmt.Sprintf("host %s is not the name of a Service or ServiceImport", req.Host)
-	}
-	f, ok := e.res.Frontend(k)
-	if !ok {
-		return nil, e.missing(k)
-	}
-	if f.Headless {
-		return nil, fmt.Sprintf("%s is headless: its name leads straight to its pods, and routes do not apply", k)
-	}
-	p, ok := f.Port("TCP", req.Port)
-	if !ok {
-		return nil, fmt.Sprintf("%s has no TCP port %d", k, req.Port)
-	}
-	hop := &Hop{Frontend: &f.Key, Port: p.Port}
-	for _, c := range p.Consumers {
-		if c.Namespace == from.Namespace {
-			hop.Group, hop.Why = GroupConsumer, fmt.Sprintf("namespace %s has consumer routes of its own for this frontend", from.Namespace)
-			e.table(hop, c.Table, req, true)
-			return hop, ""
-		}
-	}
-	if p.Producer != nil {
-		hop.Group, hop.Why = GroupProducer, fmt.Sprintf("the frontend has producer routes, and namespace %s has no consumer routes for it", from.Namespace)
-		e.table(hop, p.Producer, req, true)
-		return hop, ""
-	}
-	hop.Group, hop.Why, hop.Chosen, hop.Request = GroupPlain, "no routes govern this port of the frontend", -1, req
-	hop.Branches = []Branch{e.plain(p.Backend, req)}
-	return hop, ""
-}
-
 func (e *explainer) missing(k resolve.FrontendKey) string {
 	other := k
 	if k.Kind == cluster.KindService {
@@ -215,133 +198,4 @@ func (e *explainer) missing(k resolve.FrontendKey) string {
 		return fmt.Sprintf("cluster %s has no Service %s/%s", e.res.Local, k.Namespace, k.Name)
 	}
 	return fmt.Sprintf("no cluster exports a Service %s/%s", k.Namespace, k.Name)
-}
-
-func (e *explainer) gateway(from Source, req Request) (*Hop, string) {
-	g, ok := e.res.Gateways.Get([]byte(from.Namespace + "/" + from.Gateway))
-	if !ok {
-		return nil, fmt.Sprintf("cluster %s runs no Gateway %s/%s", e.res.Local, from.Namespace, from.Gateway)
-	}
-	var best *resolve.VirtualHost
-	var at *resolve.Listener
-	port := false
-	for i := range g.Listeners {
-		l := &g.Listeners[i]
-		if l.Port != req.Port {
-			continue
-		}
-		port = true
-		for j := range l.Hosts {
-			h := &l.Hosts[j]
-			if hostMatches(h.Hostname, req.Host) && (best == nil || moreSpecific(h.Hostname, best.Hostname)) {
-				best, at = h, l
-			}
-		}
-	}
-	if !port {
-		return nil, fmt.Sprintf("Gateway %s has no working listener on port %d", g.Key(), req.Port)
-	}
-	hop := &Hop{Port: req.Port, Group: GroupGateway, Chosen: -1, Request: req}
-	if best == nil {
-		hop.Listener = &Listener{Namespace: g.Namespace, Gateway: g.Name}
-		hop.Status, hop.Reason = 404, fmt.Sprintf("no listener on port %d takes host %s", req.Port, req.Host)
-		return hop, ""
-	}
-	hop.Listener = &Listener{Namespace: g.Namespace, Gateway: g.Name, Name: at.Name, Hostname: best.Hostname}
-	hop.Why = fmt.Sprintf("host %s belongs to listener %s", req.Host, at.Name)
-	e.table(hop, best.Table, req, false)
-	return hop, ""
-}
-
-// moreSpecific compares two names that both cover a host: an exact name beats
-// wildcards, a longer wildcard a shorter one.
-func moreSpecific(a, b string) bool {
-	if wa, wb := strings.HasPrefix(a, "*"), strings.HasPrefix(b, "*"); wa != wb {
-		return wb
-	}
-	return len(a) > len(b)
-}
-
-// table lets the rules of a table judge a request. last: the backends of the
-// table are endpoints, no chain follows.
-func (e *explainer) table(hop *Hop, t *resolve.RouteTable, req Request, last bool) {
-	hop.Chosen, hop.Request = -1, req
-	for i, rule := range t.Rules {
-		e.involve(rule.Route.Cluster).Routes = true
-		v := Verdict{Rule: rule, Lost: mismatch(&rule.Match, &req)}
-		switch {
-		case v.Lost != "":
-		case hop.Chosen < 0:
-			hop.Chosen = i
-		default:
-			v.Lost = "matches too, but comes later"
-		}
-		hop.Rules = append(hop.Rules, v)
-	}
-	if hop.Chosen < 0 {
-		hop.Status, hop.Reason = 404, "no rule matches, and routes replace plain delivery"
-		return
-	}
-	rule := t.Rules[hop.Chosen]
-	hop.Response, hop.RequestTimeout, hop.BackendTimeout = rule.Filters.Response, rule.RequestTimeout, rule.BackendTimeout
-	switch {
-	case rule.Invalid != "":
-		hop.Status, hop.Reason = 500, rule.Invalid
-		return
-	case rule.Redirect != nil:
-		hop.Status, hop.Reason = rule.Redirect.StatusCode, "the rule redirects"
-		hop.Location = location(req, rule.Match, rule.Redirect, hop.Listener != nil && !strings.HasPrefix(hop.Listener.Hostname, "*"))
-		return
-	}
-	out := req.Apply(rule.Filters.Request)
-	if w := rule.Filters.Rewrite; w != nil {
-		out.Path = replacePath(req.Path, rule.Match, w.FullPath, w.PrefixPath)
-		if w.Hostname != "" {
-			out.Host, out.HostPort = w.Hostname, 0
-		}
-	}
-	hop.Request = out
-	var sum float64
-	for _, b := range rule.Backends {
-		sum += float64(b.Weight)
-	}
-	for _, b := range rule.Backends {
-		x := Branch{Backend: b.Backend, Weight: b.Weight, Request: out.Apply(b.Filters.Request), Response: b.Filters.Response}
-		if sum > 0 {
-			x.Share = float64(b.Weight) / sum
-		}
-		switch {
-		case b.Invalid != "":
-			x.Status, x.Reason = 500, b.Invalid
-		case b.Chain != nil && !last:
-			x.Chain = e.chain(*b.Chain, b.Backend, x.Request)
-		}
-		if x.Status == 0 && x.Chain == nil {
-			x.Destination = e.destination(b.Backend)
-			x.Status, x.Reason = x.Destination.status()
-		}
-		hop.Branches = append(hop.Branches, x)
-	}
-}
-
-// chain follows a Gateway's request through the producer routes of a frontend;
-// nil if there are none, which leaves the backend's endpoints.
-func (e *explainer) chain(k resolve.FrontendKey, b resolve.BackendKey, req Request) *Hop {
-	f, ok := e.res.Frontend(k)
-	if !ok {
-		return nil
-	}
-	p, ok := f.Port("TCP", b.Port)
-	if !ok || p.Producer == nil {
-		return nil
-	}
-	hop := &Hop{Frontend: &f.Key, Port: p.Port, Group: GroupProducer, Why: "the Gateway's backend has producer routes: they apply, once, to the request as the first route left it"}
-	e.table(hop, p.Producer, req, true)
-	return hop
-}
-
-func (e *explainer) plain(k resolve.BackendKey, req Request) Branch {
-	b := Branch{Backend: k, Weight: 1, Share: 1, Request: req, Destination: e.destination(k)}
-	b.Status, b.Reason = b.Destination.status()
-	return b
 }

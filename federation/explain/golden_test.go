@@ -117,6 +117,12 @@ func renderHop(w *strings.Builder, in string, h *Hop) {
 		}
 		line(1, "%s rule %d match %d: %s", v.Rule.Route, v.Rule.RuleIndex, v.Rule.MatchIndex, verdict)
 	}
+	if h.Closed {
+		line(1, "closes: %s", h.Reason)
+	}
+	if f := h.Forward; f != nil {
+		line(1, "by %s/%d", f.Route, f.RuleIndex)
+	}
 	if h.Status != 0 {
 		line(1, "answers %d: %s %s", h.Status, h.Reason, h.Location)
 		return
@@ -124,6 +130,12 @@ func renderHop(w *strings.Builder, in string, h *Hop) {
 	line(1, "sends %s, timeouts %s %s, response %v", requestText(h.Request), h.RequestTimeout, h.BackendTimeout, h.Response)
 	for _, b := range h.Branches {
 		line(1, "%.1f%% (%d) to %s: %s", 100*b.Share, b.Weight, b.Backend, requestText(b.Request))
+		if b.Closed {
+			line(2, "closes: %s", b.Reason)
+		}
+		for _, m := range b.Mirrors {
+			line(2, "copies %d/%d to %s", m.Numerator, m.Denominator, m.Backend)
+		}
 		if b.Status != 0 {
 			line(2, "answers %d: %s", b.Status, b.Reason)
 		}

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -45,14 +46,38 @@ func ParseSource(s string) (Source, error) {
 // Request is an HTTP request as far as routing looks at it.
 type Request struct {
 	Method string
-	Scheme string // http or https
+	Scheme string // a key of schemes
 	Host   string // without port, lower case
-	Port   int32  // that the client connects to
+	// ServerName is what a client of TLS asks for, lower case: the URL's host.
+	ServerName string
+	Port       int32 // that the client connects to
 	// HostPort is the port that the client writes into Host, 0 for none.
 	HostPort int32
 	Path     string           // escaped, as Envoy normalizes it, beginning with '/'
 	Query    string           // raw, without '?'
 	Headers  []resolve.Header // names in lower case
+}
+
+// schemes are the schemes of URLs, as `causeway request` knows them too.
+var schemes = map[string]struct {
+	port                 int32 // 0: none of its own
+	http, tls, udp, grpc bool
+}{
+	"http": {port: 80, http: true}, "https": {port: 443, http: true, tls: true},
+	"ws": {port: 80, http: true}, "wss": {port: 443, http: true, tls: true},
+	"grpc": {port: 80, http: true, grpc: true}, "grpcs": {port: 443, http: true, tls: true, grpc: true},
+	"tcp": {}, "tls": {port: 443, tls: true}, "udp": {udp: true},
+}
+
+func (r *Request) http() bool      { return schemes[r.Scheme].http }
+func (r *Request) secure() bool    { return schemes[r.Scheme].tls }
+func (r *Request) plainHTTP() bool { return r.http() && !r.secure() }
+
+func (r *Request) transport() string {
+	if schemes[r.Scheme].udp {
+		return "UDP"
+	}
+	return "TCP"
 }
 
 // NewRequest makes a Request of a URL. Headers are as "Name: value"; a Host
@@ -65,27 +90,31 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	if err != nil {
 		return Request{}, fmt.Errorf("URL: %w", err)
 	}
-	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), Path: normalize(u.EscapedPath()), Query: u.RawQuery}
+	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), ServerName: strings.ToLower(u.Hostname()), Path: normalize(u.EscapedPath()), Query: u.RawQuery}
 	if r.Method == "" {
 		r.Method = "GET"
 	}
 	if r.Path == "" {
 		r.Path = "/"
 	}
-	switch r.Scheme {
-	case "http":
-		r.Port = 80
-	case "https":
-		r.Port = 443
-	default:
-		return Request{}, fmt.Errorf("URL %q: scheme %q is neither http nor https", rawURL, r.Scheme)
+	known, ok := schemes[r.Scheme]
+	if !ok {
+		return Request{}, fmt.Errorf("URL %q: scheme %q is none of %s", rawURL, r.Scheme, strings.Join(slices.Sorted(maps.Keys(schemes)), ", "))
 	}
+	r.Port = known.port
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
 			return Request{}, fmt.Errorf("URL %q: port %q is not a number from 1 to 65535", rawURL, p)
 		}
 		r.Port, r.HostPort = int32(n), int32(n)
+	}
+	if r.Port == 0 {
+		return Request{}, fmt.Errorf("URL %q: scheme %s has no port of its own: write host:port", rawURL, r.Scheme)
+	}
+	if known.grpc {
+		r.Method = "POST"
+		r.Headers = append(r.Headers, resolve.Header{Name: "content-type", Value: "application/grpc"})
 	}
 	if r.Host == "" {
 		return Request{}, fmt.Errorf("URL %q has no host", rawURL)
@@ -174,7 +203,10 @@ func replacePath(path string, m resolve.Match, full, prefix *string) string {
 // the request belongs to a virtual host of one name (exact), or the port is the
 // default of a scheme that is left.
 func location(r Request, m resolve.Match, d *resolve.Redirect, exact bool) string {
-	scheme, host, port := r.Scheme, r.Host, d.Port
+	scheme, host, port := "http", r.Host, d.Port
+	if r.secure() {
+		scheme = "https"
+	}
 	if port == 0 && d.Hostname == "" && !exact {
 		port = r.HostPort
 		if d.Scheme == "https" && port == 80 || d.Scheme == "http" && port == 443 {

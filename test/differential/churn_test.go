@@ -174,6 +174,24 @@ func (w *world) change(t *testing.T) string {
 	}
 }
 
+// widen adds the endpoints that the leaf's backend had in any configuration of a
+// span: endpoints and routes of changes that overlap arrive by themselves.
+func (h *history) widen(l *leaf, first, last int64) {
+	for revision := first; revision <= last; revision++ {
+		b, ok := h.at(revision).Backends.Get([]byte(l.backend))
+		if !ok {
+			continue
+		}
+		for _, g := range b.Groups {
+			for _, e := range g.Endpoints {
+				if e.Healthy {
+					l.endpoints[e.Addr.String()] += 0
+				}
+			}
+		}
+	}
+}
+
 // during sends one request and holds the answer against every configuration that
 // there may have been.
 func (r *rig) during(p *proxy, h *history, from explain.Source, q request) error {
@@ -197,6 +215,7 @@ func (r *rig) during(p *proxy, h *history, from explain.Source, q request) error
 			if l.status == 503 {
 				continue
 			}
+			h.widen(&l, first, last)
 			reason := l.differs(got)
 			if reason == "" {
 				return nil

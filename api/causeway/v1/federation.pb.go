@@ -3085,6 +3085,7 @@ type ExplainRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Source *Source                `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// As a client would write it: "http://svc.ns.svc.clusterset.local:80/path?query".
+	// Schemes: http, https, ws, wss, grpc, grpcs, tcp, tls, udp.
 	// Hosts are names of Services (short forms too) or, for a Gateway, any.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// Empty: GET.
@@ -3274,7 +3275,13 @@ type Hop struct {
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// All rules of the group, in the order in which they are tried.
 	Rules []*RuleVerdict `protobuf:"bytes,8,rep,name=rules,proto3" json:"rules,omitempty"`
-	// Not 0 where the Envoy answers by itself: 404, 500, or a redirect's.
+	// The route that takes the connection or session, where it is a TCPRoute,
+	// TLSRoute or UDPRoute.
+	Forward *RuleVerdict `protobuf:"bytes,16,opt,name=forward,proto3" json:"forward,omitempty"`
+	// The Envoy closes the connection, or drops the datagram: status_reason says why.
+	Closed bool `protobuf:"varint,17,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Not 0 where the Envoy answers by itself: 404, 421, 500, or a redirect's. A
+	// gRPC client gets the gRPC status that corresponds.
 	Status       int32  `protobuf:"varint,9,opt,name=status,proto3" json:"status,omitempty"`
 	StatusReason string `protobuf:"bytes,10,opt,name=status_reason,json=statusReason,proto3" json:"status_reason,omitempty"`
 	// Of a redirect.
@@ -3376,6 +3383,20 @@ func (x *Hop) GetRules() []*RuleVerdict {
 	return nil
 }
 
+func (x *Hop) GetForward() *RuleVerdict {
+	if x != nil {
+		return x.Forward
+	}
+	return nil
+}
+
+func (x *Hop) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 func (x *Hop) GetStatus() int32 {
 	if x != nil {
 		return x.Status
@@ -3432,9 +3453,16 @@ type Branch struct {
 	Weight  uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Of the hop's requests, 0 to 1.
 	Share float64 `protobuf:"fixed64,3,opt,name=share,proto3" json:"share,omitempty"`
-	// Not 0 where this part gets an answer from the Envoy itself: 500, 503.
+	// Not 0 where this part gets an answer from the Envoy itself: 500, 503, or a
+	// redirect's.
 	Status       int32  `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
 	StatusReason string `protobuf:"bytes,5,opt,name=status_reason,json=statusReason,proto3" json:"status_reason,omitempty"`
+	// The connections of this part are closed: status_reason says why.
+	Closed bool `protobuf:"varint,9,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Of a redirect.
+	Location string `protobuf:"bytes,10,opt,name=location,proto3" json:"location,omitempty"`
+	// Where requests of this part are copied to.
+	Mirrors []*Mirror `protobuf:"bytes,11,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	// What the backend's filters do, for people.
 	Changes []string `protobuf:"bytes,6,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Where the request goes on through producer routes.
@@ -3510,6 +3538,27 @@ func (x *Branch) GetStatusReason() string {
 	return ""
 }
 
+func (x *Branch) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Branch) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *Branch) GetMirrors() []*Mirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
 func (x *Branch) GetChanges() []string {
 	if x != nil {
 		return x.Changes
@@ -3525,6 +3574,68 @@ func (x *Branch) GetChain() *Hop {
 }
 
 func (x *Branch) GetGroups() []*DestinationGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// Mirror is where a part of the requests is copied to; the answers are dropped.
+type Mirror struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Backend *Backend               `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	// Of the branch's requests, 0 to 1.
+	Share         float64             `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"`
+	Groups        []*DestinationGroup `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mirror) Reset() {
+	*x = Mirror{}
+	mi := &file_causeway_v1_federation_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mirror) ProtoMessage() {}
+
+func (x *Mirror) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_federation_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
+func (*Mirror) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Mirror) GetBackend() *Backend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *Mirror) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Mirror) GetGroups() []*DestinationGroup {
 	if x != nil {
 		return x.Groups
 	}
@@ -3553,7 +3664,7 @@ type DestinationGroup struct {
 
 func (x *DestinationGroup) Reset() {
 	*x = DestinationGroup{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[37]
+	mi := &file_causeway_v1_federation_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3676,7 @@ func (x *DestinationGroup) String() string {
 func (*DestinationGroup) ProtoMessage() {}
 
 func (x *DestinationGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[37]
+	mi := &file_causeway_v1_federation_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +3689,7 @@ func (x *DestinationGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationGroup.ProtoReflect.Descriptor instead.
 func (*DestinationGroup) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{37}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DestinationGroup) GetCluster() string {
@@ -3661,7 +3772,7 @@ type DestinationEndpoint struct {
 
 func (x *DestinationEndpoint) Reset() {
 	*x = DestinationEndpoint{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[38]
+	mi := &file_causeway_v1_federation_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3784,7 @@ func (x *DestinationEndpoint) String() string {
 func (*DestinationEndpoint) ProtoMessage() {}
 
 func (x *DestinationEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[38]
+	mi := &file_causeway_v1_federation_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3797,7 @@ func (x *DestinationEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationEndpoint.ProtoReflect.Descriptor instead.
 func (*DestinationEndpoint) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{38}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DestinationEndpoint) GetAddress() string {
@@ -3749,7 +3860,7 @@ type InvolvedCluster struct {
 
 func (x *InvolvedCluster) Reset() {
 	*x = InvolvedCluster{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[39]
+	mi := &file_causeway_v1_federation_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +3872,7 @@ func (x *InvolvedCluster) String() string {
 func (*InvolvedCluster) ProtoMessage() {}
 
 func (x *InvolvedCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[39]
+	mi := &file_causeway_v1_federation_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3885,7 @@ func (x *InvolvedCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvolvedCluster.ProtoReflect.Descriptor instead.
 func (*InvolvedCluster) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{39}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *InvolvedCluster) GetCluster() string {
@@ -3835,7 +3946,7 @@ type Staleness struct {
 
 func (x *Staleness) Reset() {
 	*x = Staleness{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[40]
+	mi := &file_causeway_v1_federation_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +3958,7 @@ func (x *Staleness) String() string {
 func (*Staleness) ProtoMessage() {}
 
 func (x *Staleness) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[40]
+	mi := &file_causeway_v1_federation_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +3971,7 @@ func (x *Staleness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
 func (*Staleness) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{40}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Staleness) GetRevision() int64 {
@@ -3907,7 +4018,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[41]
+	mi := &file_causeway_v1_federation_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4030,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[41]
+	mi := &file_causeway_v1_federation_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4043,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{41}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainResponse) GetRevision() int64 {
@@ -3996,7 +4107,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[42]
+	mi := &file_causeway_v1_federation_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4008,7 +4119,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[42]
+	mi := &file_causeway_v1_federation_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4021,7 +4132,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{42}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchRequest) GetTypes() []WatchType {
@@ -4057,7 +4168,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	mi := &file_causeway_v1_federation_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4180,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	mi := &file_causeway_v1_federation_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4193,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{43}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchResponse) GetEvent() EventType {
@@ -4212,7 +4323,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[44]
+	mi := &file_causeway_v1_federation_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4335,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[44]
+	mi := &file_causeway_v1_federation_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4348,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{44}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetStatusRequest) GetWait() *durationpb.Duration {
@@ -4264,7 +4375,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[45]
+	mi := &file_causeway_v1_federation_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4387,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[45]
+	mi := &file_causeway_v1_federation_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4400,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{45}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetStatusResponse) GetReady() bool {
@@ -4565,7 +4676,7 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\trule_name\x18\x04 \x01(\tR\bruleName\x12\x1c\n" +
 	"\tcondition\x18\x05 \x01(\tR\tcondition\x12\x16\n" +
 	"\x06chosen\x18\x06 \x01(\bR\x06chosen\x12\x12\n" +
-	"\x04lost\x18\a \x01(\tR\x04lost\"\xbb\x04\n" +
+	"\x04lost\x18\a \x01(\tR\x04lost\"\x87\x05\n" +
 	"\x03Hop\x12&\n" +
 	"\x02at\x18\x01 \x01(\v2\x16.causeway.v1.ObjectRefR\x02at\x12\x1d\n" +
 	"\n" +
@@ -4575,7 +4686,9 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\bhostname\x18\x05 \x01(\tR\bhostname\x12-\n" +
 	"\x05group\x18\x06 \x01(\x0e2\x17.causeway.v1.RouteGroupR\x05group\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12.\n" +
-	"\x05rules\x18\b \x03(\v2\x18.causeway.v1.RuleVerdictR\x05rules\x12\x16\n" +
+	"\x05rules\x18\b \x03(\v2\x18.causeway.v1.RuleVerdictR\x05rules\x122\n" +
+	"\aforward\x18\x10 \x01(\v2\x18.causeway.v1.RuleVerdictR\aforward\x12\x16\n" +
+	"\x06closed\x18\x11 \x01(\bR\x06closed\x12\x16\n" +
 	"\x06status\x18\t \x01(\x05R\x06status\x12#\n" +
 	"\rstatus_reason\x18\n" +
 	" \x01(\tR\fstatusReason\x12\x1a\n" +
@@ -4583,16 +4696,24 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\achanges\x18\f \x03(\tR\achanges\x12B\n" +
 	"\x0frequest_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0erequestTimeout\x12B\n" +
 	"\x0fbackend_timeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x0ebackendTimeout\x12/\n" +
-	"\bbranches\x18\x0f \x03(\v2\x13.causeway.v1.BranchR\bbranches\"\x9c\x02\n" +
+	"\bbranches\x18\x0f \x03(\v2\x13.causeway.v1.BranchR\bbranches\"\xff\x02\n" +
 	"\x06Branch\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.causeway.v1.BackendR\abackend\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x14\n" +
 	"\x05share\x18\x03 \x01(\x01R\x05share\x12\x16\n" +
 	"\x06status\x18\x04 \x01(\x05R\x06status\x12#\n" +
-	"\rstatus_reason\x18\x05 \x01(\tR\fstatusReason\x12\x18\n" +
+	"\rstatus_reason\x18\x05 \x01(\tR\fstatusReason\x12\x16\n" +
+	"\x06closed\x18\t \x01(\bR\x06closed\x12\x1a\n" +
+	"\blocation\x18\n" +
+	" \x01(\tR\blocation\x12-\n" +
+	"\amirrors\x18\v \x03(\v2\x13.causeway.v1.MirrorR\amirrors\x12\x18\n" +
 	"\achanges\x18\x06 \x03(\tR\achanges\x12&\n" +
 	"\x05chain\x18\a \x01(\v2\x10.causeway.v1.HopR\x05chain\x125\n" +
-	"\x06groups\x18\b \x03(\v2\x1d.causeway.v1.DestinationGroupR\x06groups\"\x9d\x02\n" +
+	"\x06groups\x18\b \x03(\v2\x1d.causeway.v1.DestinationGroupR\x06groups\"\x85\x01\n" +
+	"\x06Mirror\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.causeway.v1.BackendR\abackend\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\x125\n" +
+	"\x06groups\x18\x03 \x03(\v2\x1d.causeway.v1.DestinationGroupR\x06groups\"\x9d\x02\n" +
 	"\x10DestinationGroup\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -4713,7 +4834,7 @@ func file_causeway_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_causeway_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_causeway_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_causeway_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_causeway_v1_federation_proto_goTypes = []any{
 	(Liveness)(0),                      // 0: causeway.v1.Liveness
 	(RouteRole)(0),                     // 1: causeway.v1.RouteRole
@@ -4758,24 +4879,25 @@ var file_causeway_v1_federation_proto_goTypes = []any{
 	(*RuleVerdict)(nil),                // 40: causeway.v1.RuleVerdict
 	(*Hop)(nil),                        // 41: causeway.v1.Hop
 	(*Branch)(nil),                     // 42: causeway.v1.Branch
-	(*DestinationGroup)(nil),           // 43: causeway.v1.DestinationGroup
-	(*DestinationEndpoint)(nil),        // 44: causeway.v1.DestinationEndpoint
-	(*InvolvedCluster)(nil),            // 45: causeway.v1.InvolvedCluster
-	(*Staleness)(nil),                  // 46: causeway.v1.Staleness
-	(*ExplainResponse)(nil),            // 47: causeway.v1.ExplainResponse
-	(*WatchRequest)(nil),               // 48: causeway.v1.WatchRequest
-	(*WatchResponse)(nil),              // 49: causeway.v1.WatchResponse
-	(*GetStatusRequest)(nil),           // 50: causeway.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 51: causeway.v1.GetStatusResponse
-	(*timestamppb.Timestamp)(nil),      // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 53: google.protobuf.Duration
+	(*Mirror)(nil),                     // 43: causeway.v1.Mirror
+	(*DestinationGroup)(nil),           // 44: causeway.v1.DestinationGroup
+	(*DestinationEndpoint)(nil),        // 45: causeway.v1.DestinationEndpoint
+	(*InvolvedCluster)(nil),            // 46: causeway.v1.InvolvedCluster
+	(*Staleness)(nil),                  // 47: causeway.v1.Staleness
+	(*ExplainResponse)(nil),            // 48: causeway.v1.ExplainResponse
+	(*WatchRequest)(nil),               // 49: causeway.v1.WatchRequest
+	(*WatchResponse)(nil),              // 50: causeway.v1.WatchResponse
+	(*GetStatusRequest)(nil),           // 51: causeway.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 52: causeway.v1.GetStatusResponse
+	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
 }
 var file_causeway_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: causeway.v1.Cluster.liveness:type_name -> causeway.v1.Liveness
 	7,  // 1: causeway.v1.ListClustersRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 2: causeway.v1.ListClustersRequest.page:type_name -> causeway.v1.Page
 	9,  // 3: causeway.v1.ListClustersResponse.clusters:type_name -> causeway.v1.Cluster
-	52, // 4: causeway.v1.Exporter.created:type_name -> google.protobuf.Timestamp
+	53, // 4: causeway.v1.Exporter.created:type_name -> google.protobuf.Timestamp
 	8,  // 5: causeway.v1.Exporter.conditions:type_name -> causeway.v1.Condition
 	12, // 6: causeway.v1.ServiceImport.ports:type_name -> causeway.v1.ImportPort
 	13, // 7: causeway.v1.ServiceImport.exporters:type_name -> causeway.v1.Exporter
@@ -4789,7 +4911,7 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	18, // 15: causeway.v1.Route.parents:type_name -> causeway.v1.RouteParent
 	8,  // 16: causeway.v1.Route.conditions:type_name -> causeway.v1.Condition
 	19, // 17: causeway.v1.Route.uses:type_name -> causeway.v1.RouteUse
-	52, // 18: causeway.v1.Route.created:type_name -> google.protobuf.Timestamp
+	53, // 18: causeway.v1.Route.created:type_name -> google.protobuf.Timestamp
 	7,  // 19: causeway.v1.ListRoutesRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 20: causeway.v1.ListRoutesRequest.page:type_name -> causeway.v1.Page
 	20, // 21: causeway.v1.ListRoutesResponse.routes:type_name -> causeway.v1.Route
@@ -4797,13 +4919,13 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	7,  // 23: causeway.v1.ListEndpointsRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 24: causeway.v1.ListEndpointsRequest.page:type_name -> causeway.v1.Page
 	24, // 25: causeway.v1.ListEndpointsResponse.endpoints:type_name -> causeway.v1.BackendEndpoint
-	52, // 26: causeway.v1.Rejection.time:type_name -> google.protobuf.Timestamp
+	53, // 26: causeway.v1.Rejection.time:type_name -> google.protobuf.Timestamp
 	17, // 27: causeway.v1.ProxyListener.target:type_name -> causeway.v1.ObjectRef
 	2,  // 28: causeway.v1.Proxy.role:type_name -> causeway.v1.ProxyRole
-	52, // 29: causeway.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
+	53, // 29: causeway.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
 	28, // 30: causeway.v1.Proxy.types:type_name -> causeway.v1.ProxyType
 	27, // 31: causeway.v1.Proxy.rejections:type_name -> causeway.v1.Rejection
-	53, // 32: causeway.v1.Proxy.lag:type_name -> google.protobuf.Duration
+	54, // 32: causeway.v1.Proxy.lag:type_name -> google.protobuf.Duration
 	29, // 33: causeway.v1.Proxy.listeners:type_name -> causeway.v1.ProxyListener
 	7,  // 34: causeway.v1.ListProxiesRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 35: causeway.v1.ListProxiesRequest.page:type_name -> causeway.v1.Page
@@ -4818,54 +4940,58 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	17, // 44: causeway.v1.Hop.at:type_name -> causeway.v1.ObjectRef
 	3,  // 45: causeway.v1.Hop.group:type_name -> causeway.v1.RouteGroup
 	40, // 46: causeway.v1.Hop.rules:type_name -> causeway.v1.RuleVerdict
-	53, // 47: causeway.v1.Hop.request_timeout:type_name -> google.protobuf.Duration
-	53, // 48: causeway.v1.Hop.backend_timeout:type_name -> google.protobuf.Duration
-	42, // 49: causeway.v1.Hop.branches:type_name -> causeway.v1.Branch
-	23, // 50: causeway.v1.Branch.backend:type_name -> causeway.v1.Backend
-	41, // 51: causeway.v1.Branch.chain:type_name -> causeway.v1.Hop
-	43, // 52: causeway.v1.Branch.groups:type_name -> causeway.v1.DestinationGroup
-	44, // 53: causeway.v1.DestinationGroup.endpoints:type_name -> causeway.v1.DestinationEndpoint
-	0,  // 54: causeway.v1.InvolvedCluster.liveness:type_name -> causeway.v1.Liveness
-	52, // 55: causeway.v1.Staleness.confirmed:type_name -> google.protobuf.Timestamp
-	45, // 56: causeway.v1.Staleness.clusters:type_name -> causeway.v1.InvolvedCluster
-	36, // 57: causeway.v1.ExplainResponse.source:type_name -> causeway.v1.Source
-	41, // 58: causeway.v1.ExplainResponse.hop:type_name -> causeway.v1.Hop
-	46, // 59: causeway.v1.ExplainResponse.staleness:type_name -> causeway.v1.Staleness
-	4,  // 60: causeway.v1.WatchRequest.types:type_name -> causeway.v1.WatchType
-	7,  // 61: causeway.v1.WatchRequest.filter:type_name -> causeway.v1.Filter
-	5,  // 62: causeway.v1.WatchResponse.event:type_name -> causeway.v1.EventType
-	9,  // 63: causeway.v1.WatchResponse.cluster:type_name -> causeway.v1.Cluster
-	14, // 64: causeway.v1.WatchResponse.import:type_name -> causeway.v1.ServiceImport
-	20, // 65: causeway.v1.WatchResponse.route:type_name -> causeway.v1.Route
-	24, // 66: causeway.v1.WatchResponse.endpoint:type_name -> causeway.v1.BackendEndpoint
-	30, // 67: causeway.v1.WatchResponse.proxy:type_name -> causeway.v1.Proxy
-	33, // 68: causeway.v1.WatchResponse.problem:type_name -> causeway.v1.Problem
-	53, // 69: causeway.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
-	33, // 70: causeway.v1.GetStatusResponse.problems:type_name -> causeway.v1.Problem
-	9,  // 71: causeway.v1.GetStatusResponse.clusters:type_name -> causeway.v1.Cluster
-	10, // 72: causeway.v1.Federation.ListClusters:input_type -> causeway.v1.ListClustersRequest
-	15, // 73: causeway.v1.Federation.ListServiceImports:input_type -> causeway.v1.ListServiceImportsRequest
-	21, // 74: causeway.v1.Federation.ListRoutes:input_type -> causeway.v1.ListRoutesRequest
-	25, // 75: causeway.v1.Federation.ListEndpoints:input_type -> causeway.v1.ListEndpointsRequest
-	39, // 76: causeway.v1.Federation.Explain:input_type -> causeway.v1.ExplainRequest
-	31, // 77: causeway.v1.Federation.ListProxies:input_type -> causeway.v1.ListProxiesRequest
-	34, // 78: causeway.v1.Federation.ListProblems:input_type -> causeway.v1.ListProblemsRequest
-	48, // 79: causeway.v1.Federation.Watch:input_type -> causeway.v1.WatchRequest
-	50, // 80: causeway.v1.Federation.GetStatus:input_type -> causeway.v1.GetStatusRequest
-	11, // 81: causeway.v1.Federation.ListClusters:output_type -> causeway.v1.ListClustersResponse
-	16, // 82: causeway.v1.Federation.ListServiceImports:output_type -> causeway.v1.ListServiceImportsResponse
-	22, // 83: causeway.v1.Federation.ListRoutes:output_type -> causeway.v1.ListRoutesResponse
-	26, // 84: causeway.v1.Federation.ListEndpoints:output_type -> causeway.v1.ListEndpointsResponse
-	47, // 85: causeway.v1.Federation.Explain:output_type -> causeway.v1.ExplainResponse
-	32, // 86: causeway.v1.Federation.ListProxies:output_type -> causeway.v1.ListProxiesResponse
-	35, // 87: causeway.v1.Federation.ListProblems:output_type -> causeway.v1.ListProblemsResponse
-	49, // 88: causeway.v1.Federation.Watch:output_type -> causeway.v1.WatchResponse
-	51, // 89: causeway.v1.Federation.GetStatus:output_type -> causeway.v1.GetStatusResponse
-	81, // [81:90] is the sub-list for method output_type
-	72, // [72:81] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	40, // 47: causeway.v1.Hop.forward:type_name -> causeway.v1.RuleVerdict
+	54, // 48: causeway.v1.Hop.request_timeout:type_name -> google.protobuf.Duration
+	54, // 49: causeway.v1.Hop.backend_timeout:type_name -> google.protobuf.Duration
+	42, // 50: causeway.v1.Hop.branches:type_name -> causeway.v1.Branch
+	23, // 51: causeway.v1.Branch.backend:type_name -> causeway.v1.Backend
+	43, // 52: causeway.v1.Branch.mirrors:type_name -> causeway.v1.Mirror
+	41, // 53: causeway.v1.Branch.chain:type_name -> causeway.v1.Hop
+	44, // 54: causeway.v1.Branch.groups:type_name -> causeway.v1.DestinationGroup
+	23, // 55: causeway.v1.Mirror.backend:type_name -> causeway.v1.Backend
+	44, // 56: causeway.v1.Mirror.groups:type_name -> causeway.v1.DestinationGroup
+	45, // 57: causeway.v1.DestinationGroup.endpoints:type_name -> causeway.v1.DestinationEndpoint
+	0,  // 58: causeway.v1.InvolvedCluster.liveness:type_name -> causeway.v1.Liveness
+	53, // 59: causeway.v1.Staleness.confirmed:type_name -> google.protobuf.Timestamp
+	46, // 60: causeway.v1.Staleness.clusters:type_name -> causeway.v1.InvolvedCluster
+	36, // 61: causeway.v1.ExplainResponse.source:type_name -> causeway.v1.Source
+	41, // 62: causeway.v1.ExplainResponse.hop:type_name -> causeway.v1.Hop
+	47, // 63: causeway.v1.ExplainResponse.staleness:type_name -> causeway.v1.Staleness
+	4,  // 64: causeway.v1.WatchRequest.types:type_name -> causeway.v1.WatchType
+	7,  // 65: causeway.v1.WatchRequest.filter:type_name -> causeway.v1.Filter
+	5,  // 66: causeway.v1.WatchResponse.event:type_name -> causeway.v1.EventType
+	9,  // 67: causeway.v1.WatchResponse.cluster:type_name -> causeway.v1.Cluster
+	14, // 68: causeway.v1.WatchResponse.import:type_name -> causeway.v1.ServiceImport
+	20, // 69: causeway.v1.WatchResponse.route:type_name -> causeway.v1.Route
+	24, // 70: causeway.v1.WatchResponse.endpoint:type_name -> causeway.v1.BackendEndpoint
+	30, // 71: causeway.v1.WatchResponse.proxy:type_name -> causeway.v1.Proxy
+	33, // 72: causeway.v1.WatchResponse.problem:type_name -> causeway.v1.Problem
+	54, // 73: causeway.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
+	33, // 74: causeway.v1.GetStatusResponse.problems:type_name -> causeway.v1.Problem
+	9,  // 75: causeway.v1.GetStatusResponse.clusters:type_name -> causeway.v1.Cluster
+	10, // 76: causeway.v1.Federation.ListClusters:input_type -> causeway.v1.ListClustersRequest
+	15, // 77: causeway.v1.Federation.ListServiceImports:input_type -> causeway.v1.ListServiceImportsRequest
+	21, // 78: causeway.v1.Federation.ListRoutes:input_type -> causeway.v1.ListRoutesRequest
+	25, // 79: causeway.v1.Federation.ListEndpoints:input_type -> causeway.v1.ListEndpointsRequest
+	39, // 80: causeway.v1.Federation.Explain:input_type -> causeway.v1.ExplainRequest
+	31, // 81: causeway.v1.Federation.ListProxies:input_type -> causeway.v1.ListProxiesRequest
+	34, // 82: causeway.v1.Federation.ListProblems:input_type -> causeway.v1.ListProblemsRequest
+	49, // 83: causeway.v1.Federation.Watch:input_type -> causeway.v1.WatchRequest
+	51, // 84: causeway.v1.Federation.GetStatus:input_type -> causeway.v1.GetStatusRequest
+	11, // 85: causeway.v1.Federation.ListClusters:output_type -> causeway.v1.ListClustersResponse
+	16, // 86: causeway.v1.Federation.ListServiceImports:output_type -> causeway.v1.ListServiceImportsResponse
+	22, // 87: causeway.v1.Federation.ListRoutes:output_type -> causeway.v1.ListRoutesResponse
+	26, // 88: causeway.v1.Federation.ListEndpoints:output_type -> causeway.v1.ListEndpointsResponse
+	48, // 89: causeway.v1.Federation.Explain:output_type -> causeway.v1.ExplainResponse
+	32, // 90: causeway.v1.Federation.ListProxies:output_type -> causeway.v1.ListProxiesResponse
+	35, // 91: causeway.v1.Federation.ListProblems:output_type -> causeway.v1.ListProblemsResponse
+	50, // 92: causeway.v1.Federation.Watch:output_type -> causeway.v1.WatchResponse
+	52, // 93: causeway.v1.Federation.GetStatus:output_type -> causeway.v1.GetStatusResponse
+	85, // [85:94] is the sub-list for method output_type
+	76, // [76:85] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_federation_proto_init() }
@@ -4878,7 +5004,7 @@ func file_causeway_v1_federation_proto_init() {
 		(*Source_Namespace)(nil),
 		(*Source_Gateway)(nil),
 	}
-	file_causeway_v1_federation_proto_msgTypes[43].OneofWrappers = []any{
+	file_causeway_v1_federation_proto_msgTypes[44].OneofWrappers = []any{
 		(*WatchResponse_Cluster)(nil),
 		(*WatchResponse_Import)(nil),
 		(*WatchResponse_Route)(nil),
@@ -4892,7 +5018,7 @@ func file_causeway_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_federation_proto_rawDesc), len(file_causeway_v1_federation_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

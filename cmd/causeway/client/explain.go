@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
+	"github.com/causeway-mesh/causeway/federation/explain"
 )
 
 func newExplain(cfg Config) *cobra.Command {
@@ -23,7 +24,8 @@ func newExplain(cfg Config) *cobra.Command {
 		Short: "Tell what becomes of a request, and why, without sending it",
 		Long: `Tell what becomes of a request: which rule takes it and why the others lost, which
 clusters and endpoints get it at what priority and share, and how old the state is
-that says so. Nothing is sent. Hosts are those of the request command.
+that says so. Nothing is sent. Hosts and schemes are those of the request command: http,
+https, ws, wss, grpc, grpcs, tcp, tls and udp.
 
 -o json prints the query API's ExplainResponse in the JSON of Protocol Buffers.`,
 		Args: cobra.ExactArgs(1),
@@ -32,15 +34,14 @@ that says so. Nothing is sent. Hosts are those of the request command.
 			if err != nil {
 				return err
 			}
-			u, _, err := parseURL(args[0])
-			if err != nil {
+			if _, err := explain.NewRequest(method, args[0], nil); err != nil {
 				return err
 			}
 			parsed, err := parseHeaders(headers)
 			if err != nil {
 				return err
 			}
-			req := &causewayv1.ExplainRequest{Source: sourceMessage(src), Url: u.String(), Method: method, Revision: revision}
+			req := &causewayv1.ExplainRequest{Source: sourceMessage(src), Url: args[0], Method: method, Revision: revision}
 			for _, h := range parsed {
 				req.Headers = append(req.Headers, &causewayv1.Header{Name: h.name, Value: h.value})
 			}
@@ -144,8 +145,18 @@ func (p *printer) hop(depth int, h *causewayv1.Hop) {
 	for _, r := range h.GetRules() {
 		p.rule(depth+1, r)
 	}
+	if f := h.GetForward(); f != nil {
+		name := fmt.Sprintf("%s rule %d", f.GetRoute(), f.GetRule())
+		if f.GetRuleName() != "" {
+			name += " (" + f.GetRuleName() + ")"
+		}
+		p.line(depth+1, "-> %s", name)
+	}
 	for _, c := range h.GetChanges() {
 		p.line(depth+1, "then %s", c)
+	}
+	if h.GetClosed() {
+		p.line(depth+1, "close the connection: %s", h.GetStatusReason())
 	}
 	if d := h.GetRequestTimeout(); d != nil {
 		p.line(depth+1, "within %s", d.AsDuration())
@@ -183,8 +194,18 @@ func (p *printer) branch(depth int, b *causewayv1.Branch) {
 	for _, c := range b.GetChanges() {
 		p.line(depth+1, "then %s", c)
 	}
+	if b.GetClosed() {
+		p.line(depth+1, "close the connection: %s", b.GetStatusReason())
+	}
 	if b.GetStatus() != 0 {
-		p.line(depth+1, "answer %d: %s", b.GetStatus(), b.GetStatusReason())
+		text := fmt.Sprintf("answer %d: %s", b.GetStatus(), b.GetStatusReason())
+		if b.GetLocation() != "" {
+			text += " to " + b.GetLocation()
+		}
+		p.line(depth+1, "%s", text)
+	}
+	for _, m := range b.GetMirrors() {
+		p.line(depth+1, "copy %s to %s", percent(m.GetShare()), backendName(m.GetBackend()))
 	}
 	if b.GetChain() != nil {
 		p.hop(depth+1, b.GetChain())
