@@ -83,5 +83,6 @@ func (r *reading) cluster(id cluster.ID, out *causewayv1.Cluster) *causewayv1.Cl
 	out.Region, out.Zone, out.Network, out.TrustDomain = c.Meta.Region, c.Meta.Zone, c.Meta.Network, c.Meta.TrustDomain
 	out.Crossing = c.Meta.Crossing
 	out.Liveness, out.LivenessReason = liveness(c.Health.Liveness), c.Health.Reason
+	out.Drained, out.DrainTarget = int32(c.Drained), int32(c.DrainTarget)
 	return out
 }

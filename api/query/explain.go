@@ -100,6 +100,7 @@ func (r *reading) staleness(v View, s explain.Staleness, now []View) *causewayv1
 	for _, i := range s.Clusters {
 		c := &causewayv1.InvolvedCluster{
 			Cluster: string(i.Cluster), Liveness: liveness(i.Liveness), LivenessReason: i.Reason, Routes: i.Routes, Serves: i.Serves,
+			Drained: int32(i.Drained), DrainTarget: int32(i.DrainTarget),
 		}
 		if own, ok := r.views[i.Cluster]; ok {
 			c.Revision = own.Result.Snapshot.Revision

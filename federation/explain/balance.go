@@ -44,6 +44,7 @@ func (e *explainer) destination(k resolve.BackendKey) *Destination {
 		d.Unhealthy = true
 		return d
 	}
+	e.drained(k)
 	var loads []int
 	loads, d.Unhealthy = priorityLoads(b.Groups)
 	// What a priority takes is spread over its healthy endpoints by weight.
@@ -74,6 +75,23 @@ func (e *explainer) destination(k resolve.BackendKey) *Destination {
 		d.Groups = append(d.Groups, out)
 	}
 	return d
+}
+
+// drained involves the exporters that are drained: they explain what is as well
+// where they have no part in it.
+func (e *explainer) drained(k resolve.BackendKey) {
+	if k.Kind != resolve.BackendImport {
+		return
+	}
+	imp, ok := e.res.Imports.Get([]byte(k.Namespace + "/" + k.Name))
+	if !ok {
+		return
+	}
+	for _, x := range imp.Exporters {
+		if c, ok := e.res.Snapshot.Cluster(x.Cluster); ok && c.Drained > 0 && c.ID != e.res.Local {
+			e.involve(c.ID)
+		}
+	}
 }
 
 // priorityLoads gives the percentage of requests that each priority takes, by

@@ -118,6 +118,9 @@ type Involved struct {
 	Reason   string
 	Routes   bool // wrote a route that was looked at
 	Serves   bool // has endpoints in a destination
+	// Drained and DrainTarget are as in federation.Cluster, and 0 for the cluster
+	// itself, whose clients notice nothing.
+	Drained, DrainTarget int
 }
 
 // explainer collects what Staleness needs.
@@ -152,6 +155,9 @@ func (e *explainer) involve(id cluster.ID) *Involved {
 		i = &Involved{Cluster: id}
 		if c, ok := e.res.Snapshot.Cluster(id); ok {
 			i.Liveness, i.Reason = c.Health.Liveness, c.Health.Reason
+			if id != e.res.Local {
+				i.Drained, i.DrainTarget = c.Drained, c.DrainTarget
+			}
 		}
 		e.seen[id] = i
 	}

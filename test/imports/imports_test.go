@@ -32,6 +32,7 @@ var layers = []struct {
 	{"xds/translate", []string{"cluster", "federation/resolve"}},
 	{"xds/...", []string{"cluster", "xds/..."}},
 	{"api/query", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/...", "xds/translate", "xds/server"}},
+	{"api/admin", []string{"api/causeway/v1", "api/query", "cluster", "cluster/identity", "federation/record", "federation/store"}},
 	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "cluster/workload/echo", "federation/explain", "federation/resolve"}}, // names of sources and hosts are parsed in one place
 }
 

@@ -584,7 +584,11 @@ type Cluster struct {
 	ProxiesConnected int32 `protobuf:"varint,12,opt,name=proxies_connected,json=proxiesConnected,proto3" json:"proxies_connected,omitempty"`
 	Proxies          int32 `protobuf:"varint,13,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// Entries in ListProblems.
-	Problems      int32 `protobuf:"varint,14,opt,name=problems,proto3" json:"problems,omitempty"`
+	Problems int32 `protobuf:"varint,14,opt,name=problems,proto3" json:"problems,omitempty"`
+	// The percentage by which it is taken out of the choice of other clusters'
+	// clients, and where that is going.
+	Drained       int32 `protobuf:"varint,15,opt,name=drained,proto3" json:"drained,omitempty"`
+	DrainTarget   int32 `protobuf:"varint,16,opt,name=drain_target,json=drainTarget,proto3" json:"drain_target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -713,6 +717,20 @@ func (x *Cluster) GetProxies() int32 {
 func (x *Cluster) GetProblems() int32 {
 	if x != nil {
 		return x.Problems
+	}
+	return 0
+}
+
+func (x *Cluster) GetDrained() int32 {
+	if x != nil {
+		return x.Drained
+	}
+	return 0
+}
+
+func (x *Cluster) GetDrainTarget() int32 {
+	if x != nil {
+		return x.DrainTarget
 	}
 	return 0
 }
@@ -1842,7 +1860,8 @@ type BackendEndpoint struct {
 	Behind int32 `protobuf:"varint,12,opt,name=behind,proto3" json:"behind,omitempty"`
 	// This is no address but stands, among crossing gateways, for as many
 	// endpoints of the cluster as behind says that are not ready, so that Envoy
-	// knows which share is missing.
+	// knows which share is missing. With a behind of 0 it stands for what clusters
+	// of its priority leave to the next while they are drained.
 	Missing       bool `protobuf:"varint,13,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3853,7 +3872,11 @@ type InvolvedCluster struct {
 	// It has endpoints among the destinations.
 	Serves bool `protobuf:"varint,5,opt,name=serves,proto3" json:"serves,omitempty"`
 	// The store revision that its own view includes; 0 if this server has none.
-	Revision      int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As in Cluster, if the source is another cluster. One that is drained is here
+	// if it exports the service, whether it still serves this request or not.
+	Drained       int32 `protobuf:"varint,7,opt,name=drained,proto3" json:"drained,omitempty"`
+	DrainTarget   int32 `protobuf:"varint,8,opt,name=drain_target,json=drainTarget,proto3" json:"drain_target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3926,6 +3949,20 @@ func (x *InvolvedCluster) GetServes() bool {
 func (x *InvolvedCluster) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *InvolvedCluster) GetDrained() int32 {
+	if x != nil {
+		return x.Drained
+	}
+	return 0
+}
+
+func (x *InvolvedCluster) GetDrainTarget() int32 {
+	if x != nil {
+		return x.DrainTarget
 	}
 	return 0
 }
@@ -4455,7 +4492,7 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xaf\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xec\x03\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -4471,7 +4508,9 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\x06routes\x18\v \x01(\x05R\x06routes\x12+\n" +
 	"\x11proxies_connected\x18\f \x01(\x05R\x10proxiesConnected\x12\x18\n" +
 	"\aproxies\x18\r \x01(\x05R\aproxies\x12\x1a\n" +
-	"\bproblems\x18\x0e \x01(\x05R\bproblems\"\x85\x01\n" +
+	"\bproblems\x18\x0e \x01(\x05R\bproblems\x12\x18\n" +
+	"\adrained\x18\x0f \x01(\x05R\adrained\x12!\n" +
+	"\fdrain_target\x18\x10 \x01(\x05R\vdrainTarget\"\x85\x01\n" +
 	"\x13ListClustersRequest\x12+\n" +
 	"\x06filter\x18\x01 \x01(\v2\x13.causeway.v1.FilterR\x06filter\x12%\n" +
 	"\x04page\x18\x02 \x01(\v2\x11.causeway.v1.PageR\x04page\x12\x1a\n" +
@@ -4730,14 +4769,16 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x18\n" +
 	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x14\n" +
 	"\x05share\x18\x05 \x01(\x01R\x05share\x12\x18\n" +
-	"\amissing\x18\x06 \x01(\bR\amissing\"\xd3\x01\n" +
+	"\amissing\x18\x06 \x01(\bR\amissing\"\x90\x02\n" +
 	"\x0fInvolvedCluster\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x121\n" +
 	"\bliveness\x18\x02 \x01(\x0e2\x15.causeway.v1.LivenessR\bliveness\x12'\n" +
 	"\x0fliveness_reason\x18\x03 \x01(\tR\x0elivenessReason\x12\x16\n" +
 	"\x06routes\x18\x04 \x01(\bR\x06routes\x12\x16\n" +
 	"\x06serves\x18\x05 \x01(\bR\x06serves\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\"\xc4\x01\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\x12\x18\n" +
+	"\adrained\x18\a \x01(\x05R\adrained\x12!\n" +
+	"\fdrain_target\x18\b \x01(\x05R\vdrainTarget\"\xc4\x01\n" +
 	"\tStaleness\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fnewest_revision\x18\x02 \x01(\x03R\x0enewestRevision\x128\n" +

@@ -1,6 +1,7 @@
 // Package querytest gives tests a small clusterset and a query server over real
 // mTLS on loopback: three clusters, of which the server runs east and west and
-// the hub's view, while north is known only by what it published and is suspect.
+// the hub's view, while north is known only by what it published, is suspect, and
+// is being drained.
 //
 // Results come from the real resolver. Where proxies are, what they acknowledged
 // and what went wrong are given by the test.
@@ -58,12 +59,13 @@ func New(t testing.TB) *World {
 			region, network  string
 			liveness         federation.Liveness
 			reason, crossing string
+			drained, target  int
 		}{
-			{"east", "europe", "blue", federation.Alive, "", "127.0.1.1:15443"},
-			{"west", "europe", "green", federation.Alive, "", "127.0.2.1:15443"},
-			{"north", "america", "red", federation.Suspect, "lease gone, 0 of 1 agents alive in gossip", "127.0.3.1:15443"},
+			{"east", "europe", "blue", federation.Alive, "", "127.0.1.1:15443", 0, 0},
+			{"west", "europe", "green", federation.Alive, "", "127.0.2.1:15443", 0, 0},
+			{"north", "america", "red", federation.Suspect, "lease gone, 0 of 1 agents alive in gossip", "127.0.3.1:15443", 40, 100},
 		} {
-			e.SetCluster(federation.Cluster{ID: c.id, Health: federation.Health{Liveness: c.liveness, Reason: c.reason},
+			e.SetCluster(federation.Cluster{ID: c.id, Drained: c.drained, DrainTarget: c.target, Health: federation.Health{Liveness: c.liveness, Reason: c.reason},
 				Meta: cluster.Meta{Region: c.region, Zone: c.region + "-1", Network: c.network, TrustDomain: string(c.id) + "." + Clusterset, Crossing: []string{c.crossing}}})
 		}
 		revision := int64(0)

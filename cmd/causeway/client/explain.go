@@ -263,6 +263,13 @@ func (p *printer) staleness(s *causewayv1.Staleness, now time.Time) {
 	}
 	p.line(0, "%s.", text)
 	for _, c := range s.GetClusters() {
+		if c.GetDrained() != 0 || c.GetDrainTarget() != 0 {
+			text := fmt.Sprintf("Cluster %s is drained by %d%%", c.GetCluster(), c.GetDrained())
+			if c.GetDrained() != c.GetDrainTarget() {
+				text += fmt.Sprintf(", on the way to %d%%", c.GetDrainTarget())
+			}
+			p.line(0, "%s: where somebody else is ready, it gets so much less of other clusters' requests.", text)
+		}
 		if c.GetLiveness() == causewayv1.Liveness_LIVENESS_ALIVE {
 			continue
 		}

@@ -67,7 +67,7 @@ func clusters() *resource {
 	return &resource{
 		name: "clusters", singular: "cluster", short: "The clusters and their health", past: true,
 		watch:  causewayv1.WatchType_WATCH_TYPE_CLUSTERS,
-		header: []string{"NAME", "STATUS", "REGION", "NETWORK", "EXPORTS", "ROUTES", "PROXIES", "PROBLEMS"},
+		header: []string{"NAME", "STATUS", "DRAINED", "REGION", "NETWORK", "EXPORTS", "ROUTES", "PROXIES", "PROBLEMS"},
 		wide:   []string{"ZONE", "REVISION", "TRUST-DOMAIN", "CROSSING", "REASON"},
 		list: func(ctx context.Context, c causewayv1.FederationClient, q question) (proto.Message, []proto.Message, error) {
 			out := &causewayv1.ListClustersResponse{}
@@ -81,7 +81,7 @@ func clusters() *resource {
 		},
 		rows: func(m proto.Message) [][]string {
 			c := m.(*causewayv1.Cluster)
-			return [][]string{{c.GetName(), liveness(c.GetLiveness()), cell(c.GetRegion()), cell(c.GetNetwork()), itoa(c.GetExports()), itoa(c.GetRoutes()),
+			return [][]string{{c.GetName(), liveness(c.GetLiveness()), drained(c.GetDrained(), c.GetDrainTarget()), cell(c.GetRegion()), cell(c.GetNetwork()), itoa(c.GetExports()), itoa(c.GetRoutes()),
 				fmt.Sprintf("%d/%d", c.GetProxiesConnected(), c.GetProxies()), itoa(c.GetProblems()),
 				cell(c.GetZone()), strconv.FormatInt(c.GetRevision(), 10), cell(c.GetTrustDomain()), list(c.GetCrossing(), 3), cell(c.GetLivenessReason())}}
 		},
@@ -248,6 +248,8 @@ func endpoints() *resource {
 			is := "pod " + cell(e.GetPod())
 			at := e.GetAddress()
 			switch {
+			case e.GetMissing() && e.GetBehind() == 0:
+				at, is = "-", "left to others: draining"
 			case e.GetMissing():
 				at, is = "-", fmt.Sprintf("%d not ready there", e.GetBehind())
 			case e.GetViaCrossing():
@@ -404,6 +406,17 @@ func liveness(l causewayv1.Liveness) string {
 		return "Dead"
 	}
 	return "Unknown"
+}
+
+// drained shows how far a cluster is drained and, while that changes, to where.
+func drained(percent, target int32) string {
+	switch {
+	case percent == 0 && target == 0:
+		return "-"
+	case percent == target:
+		return fmt.Sprintf("%d%%", percent)
+	}
+	return fmt.Sprintf("%d%% to %d%%", percent, target)
 }
 
 func roleName(r causewayv1.ProxyRole) string {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/causeway-mesh/causeway/api/admin"
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/api/query"
 	"github.com/causeway-mesh/causeway/cluster"
@@ -40,6 +41,8 @@ type hub struct {
 	svid   *identity.Rotator
 	person *identity.Rotator
 	query  *query.Server
+	policy *etcd.Store // by which administrators' commands are carried out
+	admin  *admin.Server
 	result atomic.Pointer[resolve.Result] // of the whole set, as no cluster sees it
 }
 
@@ -74,12 +77,33 @@ func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error)
 		Barrier: h.barrier, History: h, SVID: h.svid, Bundles: s.trust.domain, Authorize: query.AuthorizeMembers(s.o.clusterset),
 		Logger: log, Registerer: reg,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if h.policy, err = s.storeClient(ctx, g, "policy", etcd.PolicyUser, nil); err != nil {
+		return nil, err
+	}
+	h.admin, err = admin.New(admin.Config{
+		Store: h.policy, Clusters: h.clusters, Authorize: admin.Users(s.o.clusterset, personName), Logger: log,
+	})
 	return h, err
+}
+
+// clusters implements admin.Config.Clusters.
+func (h *hub) clusters() []cluster.ID {
+	var out []cluster.ID
+	if snap := h.loop.Snapshot(); snap != nil {
+		for _, c := range snap.Clusters() {
+			out = append(out, c.ID)
+		}
+	}
+	return out
 }
 
 // serve runs the hub until ctx ends.
 func (h *hub) serve(ctx context.Context) error {
 	defer h.store.Close()
+	defer h.policy.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.svid.Run(ctx) })
 	g.Go(func() error { return h.person.Run(ctx) })
@@ -104,11 +128,13 @@ func (h *hub) serve(ctx context.Context) error {
 	return ignoreCanceled(g.Wait())
 }
 
-// serveQuery serves the query API, and the faults of the trial beside it.
+// serveQuery serves the query API, and beside it administration and the faults of
+// the trial.
 func (h *hub) serveQuery(ctx context.Context) error {
 	g := grpc.NewServer(append(h.query.Options(),
 		grpc.Creds(credentials.NewTLS(identity.ServerConfig(h.svid, h.s.trust.domain, h.people))))...)
 	h.query.Register(g)
+	h.admin.Register(g)
 	causewayv1.RegisterTrialServer(g, h.s.trial)
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()

@@ -122,12 +122,15 @@ func fileTLS(cacert, cert, key string) (*tls.Config, error) {
 	}, nil
 }
 
+// personName is whom the people's certificate names: the administrator.
+const personName = "admin"
+
 // userTTL is how long the people's certificate lasts; it is renewed while up runs.
 const userTTL = 12 * time.Hour
 
 // person makes the rotator that keeps the people's client certificate in a folder.
 func (t *trust) person() (*identity.Rotator, error) {
-	id, err := identity.UserID(t.domain.TrustDomain(), "admin")
+	id, err := identity.UserID(t.domain.TrustDomain(), personName)
 	if err != nil {
 		return nil, err
 	}
