@@ -198,15 +198,18 @@ func (r *reader) compileRule(c *compiled, o *cluster.Object, index int, in *rule
 	switch {
 	case base.Redirect != nil && len(base.Backends) > 0:
 		fail(gatewayv1.RouteReasonIncompatibleFilters, "a RequestRedirect answers by itself: remove the backendRefs")
-		base.Backends = nil
 	case base.Invalid != "":
 	case filters.unresolved != "":
-		base.Invalid = filters.unresolved
+		base = Rule{Route: base.Route, RuleIndex: index, RuleName: in.name, Invalid: filters.unresolved}
 	case base.Redirect != nil:
 	case len(base.Backends) == 0:
 		base.Invalid = "the rule has no backends"
 	case !slices.ContainsFunc(base.Backends, func(b WeightedBackend) bool { return b.Weight > 0 }):
 		base.Invalid = "all weights are zero"
+	}
+	if n := len(c.refused); n > 0 && c.refused[n-1].rule == index {
+		// Nothing that was found wrong goes on to a proxy.
+		base = Rule{Route: base.Route, RuleIndex: index, RuleName: in.name, Invalid: base.Invalid}
 	}
 	for j, m := range in.matches {
 		if m.match == nil {

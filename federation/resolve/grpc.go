@@ -123,27 +123,30 @@ func isProtoName(s string, dots bool) bool {
 // unanchored takes '^' and '$' out of an expression: it is matched as a whole
 // anyway, but as a part of a path, within which they would match nothing.
 func unanchored(expr string) string {
-	if !strings.ContainsAny(expr, `^$\`) {
-		return expr
+	out := strings.TrimPrefix(expr, "^")
+	if rest, ok := strings.CutSuffix(out, "$"); ok && (len(rest)-len(strings.TrimRight(rest, `\`)))%2 == 0 {
+		out = rest
 	}
-	re, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return expr
+	re, err := syntax.Parse(out, syntax.Perl)
+	if err == nil && !stripAnchors(re) {
+		return out
 	}
-	var strip func(*syntax.Regexp) bool
-	strip = func(re *syntax.Regexp) (changed bool) {
-		switch re.Op {
-		case syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText:
-			re.Op, re.Flags = syntax.OpEmptyMatch, 0
-			return true
-		}
-		for _, sub := range re.Sub {
-			changed = strip(sub) || changed
-		}
-		return changed
-	}
-	if !strip(re) {
+	// There are more of them inside, as in "^a|^b".
+	if re, err = syntax.Parse(expr, syntax.Perl); err != nil || !stripAnchors(re) {
 		return expr
 	}
 	return re.String()
+}
+
+// stripAnchors reports whether there were any.
+func stripAnchors(re *syntax.Regexp) (changed bool) {
+	switch re.Op {
+	case syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText:
+		re.Op, re.Flags = syntax.OpEmptyMatch, 0
+		return true
+	}
+	for _, sub := range re.Sub {
+		changed = stripAnchors(sub) || changed
+	}
+	return changed
 }

@@ -50,7 +50,7 @@ func drawStep(t *rapid.T) step {
 	ns := rapid.SampledFrom(someNamespaces).Draw(t, "namespace")
 	name := rapid.SampledFrom(someNames).Draw(t, "name")
 	kind := rapid.SampledFrom([]cluster.Kind{cluster.KindService, cluster.KindService, cluster.KindServiceExport, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindHTTPRoute, cluster.KindHTTPRoute,
-		cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, "Cluster"}).Draw(t, "kind")
+		cluster.KindGRPCRoute, cluster.KindGRPCRoute, cluster.KindBackendTLSPolicy, cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, "Cluster"}).Draw(t, "kind")
 	if kind == "Cluster" {
 		c := drawCluster(t, id)
 		return step{member: &c}
@@ -97,7 +97,7 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 			s.Spec.Type = corev1.ServiceTypeExternalName
 		}
 		s.Spec.Ports = rapid.SampledFrom([][]corev1.ServicePort{
-			{{Port: 80}}, {{Name: "http", Port: 80}, {Name: "dns", Port: 80, Protocol: "UDP"}}, {{Name: "http", Port: 8080}, {Name: "web", Port: 80}}, {{Name: "http", Port: 80, Protocol: "UDP"}},
+			{{Port: 80}}, {{Name: "http", Port: 80}, {Name: "dns", Port: 80, Protocol: "UDP"}}, {{Name: "http", Port: 80, AppProtocol: ptr("https")}}, {{Port: 80, AppProtocol: ptr("kubernetes.io/h2c")}}, {{Port: 80, AppProtocol: ptr("kubernetes.io/ws")}}, {{Name: "http", Port: 8080}, {Name: "web", Port: 80}}, {{Name: "http", Port: 80, Protocol: "UDP"}},
 		}).Draw(t, "ports")
 		return s
 	case cluster.KindServiceExport:
@@ -110,7 +110,7 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 		return &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}, Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayv1.GatewayController(rapid.SampledFrom([]string{cluster.ControllerName, "example.com/x"}).Draw(t, "controller"))}}
 	case cluster.KindReferenceGrant:
 		g := &gatewayv1beta1.ReferenceGrant{ObjectMeta: m}
-		g.Spec.From = []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "from"))}}
+		g.Spec.From = []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: pick(t, "fromKind", gatewayv1.Kind("HTTPRoute"), "GRPCRoute"), Namespace: gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "from"))}}
 		g.Spec.To = rapid.SampledFrom([][]gatewayv1.ReferenceGrantTo{{{Kind: "Service"}}, {{Group: groupMCS, Kind: "ServiceImport"}}}).Draw(t, "to")
 		return g
 	case cluster.KindEndpointSlice:
@@ -140,48 +140,16 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 	case cluster.KindHTTPRoute:
 		maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
 		return drawRoute(t, m)
+	case cluster.KindGRPCRoute:
+		maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
+		return drawGRPCRoute(t, m)
+	case cluster.KindBackendTLSPolicy:
+		return &gatewayv1.BackendTLSPolicy{ObjectMeta: m, Spec: gatewayv1.BackendTLSPolicySpec{TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{
+			LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{Kind: "Service", Name: gatewayv1.ObjectName(pick(t, "target", someNames...))},
+			SectionName:                pick(t, "section", nil, ptr(gatewayv1.SectionName("http"))),
+		}}}}
 	}
 	return nil
-}
-
-func drawRoute(t *rapid.T, m metav1.ObjectMeta) *gatewayv1.HTTPRoute {
-	h := &gatewayv1.HTTPRoute{ObjectMeta: m}
-	for range rapid.IntRange(1, 2).Draw(t, "parents") {
-		p := gatewayv1.ParentReference{Name: gatewayv1.ObjectName(rapid.SampledFrom(someNames).Draw(t, "parent")), Namespace: ptr(gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "parentNamespace")))}
-		switch rapid.IntRange(0, 2).Draw(t, "parentKind") {
-		case 0:
-			p.Group, p.Kind = ptr(gatewayv1.Group("")), ptr(gatewayv1.Kind("Service"))
-		case 1:
-			p.Group, p.Kind = ptr(gatewayv1.Group(groupMCS)), ptr(gatewayv1.Kind("ServiceImport"))
-		}
-		if rapid.IntRange(0, 3).Draw(t, "ported") == 0 {
-			p.Port = ptr(gatewayv1.PortNumber(80))
-		}
-		h.Spec.ParentRefs = append(h.Spec.ParentRefs, p)
-	}
-	for range rapid.IntRange(0, 2).Draw(t, "hostnames") {
-		h.Spec.Hostnames = append(h.Spec.Hostnames, gatewayv1.Hostname(rapid.SampledFrom(someHosts).Draw(t, "hostname")))
-	}
-	for range rapid.IntRange(1, 2).Draw(t, "rules") {
-		r := gatewayv1.HTTPRouteRule{Matches: []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{
-			Type:  ptr(rapid.SampledFrom([]gatewayv1.PathMatchType{gatewayv1.PathMatchPathPrefix, gatewayv1.PathMatchExact, gatewayv1.PathMatchRegularExpression}).Draw(t, "pathType")),
-			Value: ptr(rapid.SampledFrom([]string{"/", "/a", "/a/b", "/("}).Draw(t, "path"))}}}}
-		for range rapid.IntRange(0, 2).Draw(t, "backends") {
-			b := gatewayv1.HTTPBackendRef{}
-			b.Name, b.Port = gatewayv1.ObjectName(rapid.SampledFrom(someNames).Draw(t, "backend")), ptr(gatewayv1.PortNumber(80))
-			b.Namespace = ptr(gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "backendNamespace")))
-			b.Weight = ptr(rapid.Int32Range(0, 2).Draw(t, "weight"))
-			if rapid.Bool().Draw(t, "import") {
-				b.Group, b.Kind = ptr(gatewayv1.Group(groupMCS)), ptr(gatewayv1.Kind("ServiceImport"))
-			}
-			r.BackendRefs = append(r.BackendRefs, b)
-		}
-		if rapid.IntRange(0, 4).Draw(t, "filter") == 0 {
-			r.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterRequestMirror}}
-		}
-		h.Spec.Rules = append(h.Spec.Rules, r)
-	}
-	return h
 }
 
 // richWorld is a start from which random edits soon reach the far corners: a
@@ -282,6 +250,9 @@ func TestUpdateEqualsResolve(t *testing.T) {
 			sameTrees(t, next, fresh)
 			checkDelta(t, res, next, delta)
 			slicesTouchBackends(t, next)
+			if why := unsound(next); why != "" {
+				t.Fatal(why)
+			}
 			res = next
 		}
 	})
