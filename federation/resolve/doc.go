@@ -19,7 +19,9 @@
 // Standards: Gateway API v1 with GEP-1294 (xRoute for mesh: exactly one group
 // of routes governs), GEP-1324 (mesh), GEP-1426 (consumer and producer routes),
 // GEP-1748 (Service means this cluster, ServiceImport the clusterset), GEP-709
-// (ReferenceGrant); KEP-1645 (merge of exports).
+// (ReferenceGrant), GEP-1619 (sessions), GEP-1731 (retries), GEP-1767 (CORS),
+// GEP-1494 (external authorization), GEP-1911 and KEP-3726 (application
+// protocols), GEP-2257 (durations); KEP-1645 (merge of exports).
 //
 // Where those leave a choice, this package chose:
 //   - Paths: Exact, then PathPrefix by length, then RegularExpression, and the
@@ -27,9 +29,21 @@
 //   - A request for a.example.com that no rule of a route with that hostname
 //     matches is tried with the rules of less specific hostnames of the same
 //     listener: Gateway API speaks of precedence among rules, not of exclusion.
-//   - A route that uses what we don't implement is Accepted=False with reason
-//     UnsupportedValue, and the rules concerned answer 500; its other rules work.
-//     A match that can't be compiled (a malformed regular expression) is left out.
+//   - GRPCRoutes: exact services and methods before regular expressions, whose
+//     length says nothing of what they match; within each, as the standard says.
+//   - A rule with a value that can't be served answers 500 (a GRPCRoute's:
+//     UNAVAILABLE) instead of being taken away: what it matches must not fall to
+//     other rules. The route is PartiallyInvalid, or, if no rule is left, not
+//     Accepted, with reason UnsupportedValue or IncompatibleFilters. A match that
+//     can't be expressed (a malformed regular expression) is left out.
+//   - A filter that refers to what can't be used is not skipped: an ExtensionRef
+//     (there are none) or ExternalAuth makes its rule or backend answer 500. A
+//     mirror copies nothing then, and the request goes on.
+//   - What gRPC calls (a GRPCRoute's backends, a gRPC service for authorization) is
+//     called by HTTP/2 unless its port says something else that can't be.
+//   - appProtocol https and kubernetes.io/wss take a BackendTLSPolicy; without one
+//     HTTPRoutes and GRPCRoutes report UnsupportedProtocol. An unknown name is
+//     opaque, but for those that begin with kubernetes.io/.
 //   - Weights of an export (causeway.dev/weight): as soon as one exporter has
 //     one, the exporters without count 1. Weight 0 takes a cluster out of
 //     everybody's choice, its own clients' too, while another has an endpoint
