@@ -149,19 +149,17 @@ func (r *rig) follow(revision int64, res *resolve.Result) {
 func changes(old, next *translate.State) translate.Changes {
 	c := translate.Changes{Changed: map[string][]string{}, Removed: map[string][]string{}}
 	for _, t := range translate.Types {
-		next.Resources.All(t).Root().Walk(func(name []byte, _ *translate.Resource) bool {
-			c.Changed[t] = append(c.Changed[t], string(name))
-			return false
-		})
+		for name := range next.Resources.All(t) {
+			c.Changed[t] = append(c.Changed[t], name)
+		}
 		if old == nil {
 			continue
 		}
-		old.Resources.All(t).Root().Walk(func(name []byte, _ *translate.Resource) bool {
-			if _, ok := next.Resources.Get(t, string(name)); !ok {
-				c.Removed[t] = append(c.Removed[t], string(name))
+		for name := range old.Resources.All(t) {
+			if _, ok := next.Resources.Get(t, name); !ok {
+				c.Removed[t] = append(c.Removed[t], name)
 			}
-			return false
-		})
+		}
 	}
 	return c
 }

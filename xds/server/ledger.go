@@ -178,10 +178,9 @@ func (l *ledger) sync(k kind, now time.Time) {
 		return
 	}
 	if t.wildcard {
-		it := l.res.All(k.url()).Root().Iterator()
-		for name, _, ok := it.Next(); ok; name, _, ok = it.Next() {
-			if t.entries[string(name)] == nil {
-				l.enter(k, string(name))
+		for name := range l.res.All(k.url()) {
+			if t.entries[name] == nil {
+				l.enter(k, name)
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func TestCrossingInEnvoy(t *testing.T) {
 	}}
 	in := Input{Proxy: gate, Result: result("west", imp, own)}
 	g := w.start(in, binds)
-	if n := g.state.Resources.All(TypeCluster).Len(); n != 1 {
+	if n := count(g.state, TypeCluster); n != 1 {
 		t.Errorf("the crossing gateway has %d clusters, want that of port 80 alone", n)
 	}
 
@@ -228,7 +228,7 @@ func TestOpaqueInEnvoy(t *testing.T) {
 	in := Input{Proxy: p, Result: result("east", f, service("a", resolve.AppTCP, closedPort(t), a), service("b", resolve.AppTCP, b)), Options: Options{AccessLog: "/dev/null"}}
 	r := w.start(in, binds)
 	at, _ := binds.Frontend(p, f.Key, TransportTCP, 80)
-	if n := r.state.Resources.All(TypeRoute).Len(); n != 0 {
+	if n := count(r.state, TypeRoute); n != 0 {
 		t.Errorf("an opaque port has %d route configurations", n)
 	}
 	for range 10 {

@@ -63,13 +63,12 @@ func (f *feed) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoverySe
 			sent[t] = map[string]string{}
 		}
 		out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: t}
-		state.Resources.All(t).Root().Walk(func(_ []byte, r *Resource) bool {
+		for _, r := range state.Resources.All(t) {
 			if (len(names) == 0 || names[r.Name]) && (sent[t][r.Name] != r.Version || slices.Contains(again, r.Name)) {
 				sent[t][r.Name] = r.Version
 				out.Resources = append(out.Resources, &discoveryv3.Resource{Name: r.Name, Version: r.Version, Resource: r.Body})
 			}
-			return false
-		})
+		}
 		for name := range sent[t] {
 			if _, ok := state.Resources.Get(t, name); !ok {
 				delete(sent[t], name)

@@ -175,7 +175,7 @@ func render(t *testing.T, s *State) map[string][]byte {
 	out := map[string][]byte{}
 	for typeURL, file := range goldenFiles {
 		var list []any
-		s.Resources.All(typeURL).Root().Walk(func(_ []byte, r *Resource) bool {
+		for _, r := range s.Resources.All(typeURL) {
 			g := generic(t, r)
 			walkJSON(g, func(m map[string]any) {
 				if text, ok := m["inlineBytes"].(string); ok {
@@ -184,8 +184,7 @@ func render(t *testing.T, s *State) map[string][]byte {
 				}
 			})
 			list = append(list, map[string]any{"subject": r.Subject, "resource": g})
-			return false
-		})
+		}
 		if list == nil {
 			continue
 		}
@@ -310,7 +309,7 @@ func staticConfig(t *testing.T, p Proxy, s *State) []byte {
 	t.Helper()
 	list := func(typeURL string, change func(map[string]any)) []any {
 		out := []any{}
-		s.Resources.All(typeURL).Root().Walk(func(_ []byte, r *Resource) bool {
+		for _, r := range s.Resources.All(typeURL) {
 			g := generic(t, r)
 			walkJSON(g, func(m map[string]any) {
 				delete(m, "sdsConfig") // the static secret of that name
@@ -328,8 +327,7 @@ func staticConfig(t *testing.T, p Proxy, s *State) []byte {
 				change(g)
 			}
 			out = append(out, g)
-			return false
-		})
+		}
 		return out
 	}
 	clusters := list(TypeCluster, func(c map[string]any) {

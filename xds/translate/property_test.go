@@ -194,20 +194,18 @@ func differ(a, b *Resources) string {
 
 func diffOf(a, b *Resources, t string) []string {
 	var out []string
-	a.All(t).Root().Walk(func(k []byte, r *Resource) bool {
-		if o, ok := b.Get(t, string(k)); !ok {
-			out = append(out, string(k)+" is missing")
+	for k, r := range a.All(t) {
+		if o, ok := b.Get(t, k); !ok {
+			out = append(out, k+" is missing")
 		} else if o.Version != r.Version || o.Subject != r.Subject || !bytes.Equal(o.Body.Value, r.Body.Value) {
-			out = append(out, string(k)+" differs")
+			out = append(out, k+" differs")
 		}
-		return false
-	})
-	b.All(t).Root().Walk(func(k []byte, _ *Resource) bool {
-		if _, ok := a.Get(t, string(k)); !ok {
-			out = append(out, string(k)+" is too much")
+	}
+	for k := range b.All(t) {
+		if _, ok := a.Get(t, k); !ok {
+			out = append(out, k+" is too much")
 		}
-		return false
-	})
+	}
 	return out
 }
 
@@ -223,6 +221,10 @@ func TestUpdateEqualsBuild(t *testing.T) {
 		}
 		other := in // another proxy of the agent
 		other.Proxy.Namespace = "dev"
+		if rapid.Bool().Draw(t, "shared") {
+			in.Shared = NewShared(in)
+			other.Shared = in.Shared
+		}
 		s, o := Build(in), Build(other)
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			r, delta := mutate(t, in.Result)
@@ -233,14 +235,17 @@ func TestUpdateEqualsBuild(t *testing.T) {
 			if odds(t, "moves", 10) {
 				in.Proxy.Namespace = pick(t, "namespace", someSpaces)
 			}
-			other.Result, other.Bundles = in.Result, in.Bundles
+			if in.Shared != nil {
+				in.Shared = in.Shared.Update(in, delta)
+			}
+			other.Result, other.Bundles, other.Shared = in.Result, in.Bundles, in.Shared
 			next, changes := s.Update(in, delta)
 			o, _ = o.Update(other, delta)
 			for what, x := range map[string]struct {
 				got *State
 				in  Input
 			}{"the proxy": {next, in}, "the other proxy": {o, other}} {
-				x.in.Cache = nil // nothing of what was remembered may matter
+				x.in.Cache, x.in.Shared = nil, nil // nothing of what was remembered may matter
 				built := Build(x.in)
 				if d := differ(built.Resources, x.got.Resources); d != "" {
 					t.Fatalf("%s: updated, it has other resources than built:\n%s", what, d)
@@ -251,27 +256,30 @@ func TestUpdateEqualsBuild(t *testing.T) {
 			}
 			for _, typ := range Types {
 				var changed, removed []string
-				next.Resources.All(typ).Root().Walk(func(k []byte, r *Resource) bool {
-					was, ok := s.Resources.Get(typ, string(k))
+				for k, r := range next.Resources.All(typ) {
+					was, ok := s.Resources.Get(typ, k)
+					_, wasOwn := s.Resources.tree(typ).Get([]byte(k))
+					_, isOwn := next.Resources.tree(typ).Get([]byte(k))
 					switch {
 					case !ok || was.Version != r.Version || was.Subject != r.Subject:
-						changed = append(changed, string(k))
-					case was != r:
+						changed = append(changed, k)
+					case was != r && wasOwn == isOwn:
 						t.Fatalf("%s %s did not change and is another pointer", typ, k)
 					}
-					return false
-				})
-				s.Resources.All(typ).Root().Walk(func(k []byte, _ *Resource) bool {
-					if _, ok := next.Resources.Get(typ, string(k)); !ok {
-						removed = append(removed, string(k))
+				}
+				for k := range s.Resources.All(typ) {
+					if _, ok := next.Resources.Get(typ, k); !ok {
+						removed = append(removed, k)
 					}
-					return false
-				})
+				}
 				if !slices.Equal(changed, changes.Changed[typ]) || !slices.Equal(removed, changes.Removed[typ]) {
 					t.Fatalf("%s: changed %q, removed %q, and Changes say %v", typ, changed, removed, changes)
 				}
 			}
 			complete(t, next)
+			if next.shared != nil {
+				complete(t, next.shared.state)
+			}
 			s = next
 		}
 	})

@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/netip"
 
@@ -117,25 +118,65 @@ func (r Resource) LogValue() slog.Value { return slog.StringValue(r.String()) }
 func (r Resource) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Resources is the complete configuration of one proxy. Immutable; successive
-// values share what did not change.
+// values share what did not change, and sidecars what they have in common.
 type Resources struct {
-	types map[string]*iradix.Tree[*Resource]
+	types  map[string]*iradix.Tree[*Resource]
+	shared *Resources // what is not in types; nil: nothing
 }
 
 // Get finds a resource.
 func (r *Resources) Get(typeURL, name string) (*Resource, bool) {
-	if r == nil || r.types[typeURL] == nil {
-		return nil, false
+	for ; r != nil; r = r.shared {
+		if t := r.types[typeURL]; t != nil {
+			if x, ok := t.Get([]byte(name)); ok {
+				return x, true
+			}
+		}
 	}
-	return r.types[typeURL].Get([]byte(name))
+	return nil, false
 }
 
-// All is the tree of a type's resources by name; never nil.
-func (r *Resources) All(typeURL string) *iradix.Tree[*Resource] {
-	if r == nil || r.types[typeURL] == nil {
-		return iradix.New[*Resource]()
+// All gives a type's resources with their names, in order of these.
+func (r *Resources) All(typeURL string) iter.Seq2[string, *Resource] {
+	return func(yield func(string, *Resource) bool) {
+		if r == nil {
+			return
+		}
+		if r.shared == nil {
+			r.tree(typeURL).Root().Walk(func(k []byte, x *Resource) bool { return !yield(string(k), x) })
+			return
+		}
+		// Both are in order; the own ones stand before the shared ones of the same name.
+		own := r.tree(typeURL).Root().Iterator()
+		k, mine, more := own.Next()
+		for name, theirs := range r.shared.All(typeURL) {
+			for ; more && string(k) < name; k, mine, more = own.Next() {
+				if !yield(string(k), mine) {
+					return
+				}
+			}
+			if more && string(k) == name {
+				theirs = mine
+				k, mine, more = own.Next()
+			}
+			if !yield(name, theirs) {
+				return
+			}
+		}
+		for ; more; k, mine, more = own.Next() {
+			if !yield(string(k), mine) {
+				return
+			}
+		}
 	}
-	return r.types[typeURL]
+}
+
+// tree is what is not shared; never nil.
+func (r *Resources) tree(typeURL string) *iradix.Tree[*Resource] {
+	if t := r.types[typeURL]; t != nil {
+		return t
+	}
+	return iradix.New[*Resource]()
 }
 
 // NewResources makes a set of resources from a list per type.

@@ -22,6 +22,9 @@ type Input struct {
 	Identity *Identity
 	Bundles  *Bundles
 	Options  Options
+	// Shared is what sidecars have in common, of the same Result, Options and Cache;
+	// nil: the State keeps one for itself. For other roles it means nothing.
+	Shared *Shared
 	// Cache is shared with the other proxies of the agent; nil for none.
 	Cache *Cache
 }
@@ -57,11 +60,12 @@ type State struct {
 	// Resources is what the proxy is to have.
 	Resources *Resources
 
-	in    Input
-	trust []string // the trust domains that clusters claim, sorted
-	units *iradix.Tree[*unit]
-	needs *iradix.Tree[int] // how many units need a unit, by its key
-	bad   *iradix.Tree[[]Problem]
+	in     Input
+	shared *Shared  // sidecars: part of Resources
+	trust  []string // the trust domains that clusters claim, sorted
+	units  *iradix.Tree[*unit]
+	needs  *iradix.Tree[int] // how many units need a unit, by its key
+	bad    *iradix.Tree[[]Problem]
 }
 
 // Problems lists what could not be translated, sorted. The cost is in proportion
@@ -72,20 +76,24 @@ func (s *State) Problems() []Problem {
 		out = append(out, p...)
 		return false
 	})
+	out = s.shared.problems(out)
 	sortProblems(out)
 	return slices.Compact(out)
 }
 
 // Build translates everything.
 func Build(in Input) *State {
-	empty := &State{
+	s, _ := emptyState().rebuild(in)
+	return s
+}
+
+func emptyState() *State {
+	return &State{
 		Resources: NewResources(nil),
 		units:     iradix.New[*unit](),
 		needs:     iradix.New[int](),
 		bad:       iradix.New[[]Problem](),
 	}
-	s, _ := empty.rebuild(in)
-	return s
 }
 
 // Update brings the configuration up to date with in; s itself does not change.
@@ -97,6 +105,9 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 		return s.rebuild(in)
 	}
 	b := s.edit(in)
+	if in.Proxy.Role == RoleSidecar {
+		b.share(func() *Shared { return s.shared.Update(in, delta) })
+	}
 	if in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || !slices.Equal(b.trust, s.trust) {
 		b.refresh(unitKey{kind: unitSecrets})
 	}
@@ -124,24 +135,28 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 			b.refresh(unitKey{kind: unitImport, name: name})
 		}
 	}
-	for _, list := range [][]string{delta.BackendConfigs, delta.BackendEndpoints} {
-		for _, name := range list {
-			if k := (unitKey{kind: unitBackend, name: name}); b.needed(k) {
-				b.refresh(k)
-			}
-		}
-	}
+	b.refreshBackends(delta)
 	return b.done()
 }
 
 // rebuild looks at everything anew, and keeps what turns out the same.
 func (s *State) rebuild(in Input) (*State, Changes) {
 	b := s.edit(in)
-	for _, k := range roots(in) {
+	b.shared = nil
+	if in.Proxy.Role == RoleSidecar {
+		b.share(func() *Shared {
+			if s.shared == nil {
+				return NewShared(in)
+			}
+			return s.shared.rebuild(in)
+		})
+	}
+	all := roots(in)
+	for _, k := range all {
 		b.refresh(k)
 	}
 	want := map[string]bool{}
-	for _, k := range roots(in) {
+	for _, k := range all {
 		want[k.String()] = true
 	}
 	var old []unitKey
@@ -164,6 +179,7 @@ func (s *State) rebuild(in Input) (*State, Changes) {
 type edit struct {
 	in        Input
 	from      *State
+	shared    *Shared
 	trust     []string
 	units     *iradix.Txn[*unit]
 	needs     *iradix.Txn[int]
@@ -178,25 +194,46 @@ func (s *State) edit(in Input) *edit {
 		in.Cache = NewCache()
 	}
 	return &edit{
-		in: in, from: s, trust: claimed(in.Result),
+		in: in, from: s, shared: s.shared, trust: claimed(in),
 		units: s.units.Txn(), needs: s.needs.Txn(), bad: s.bad.Txn(),
 		resources: map[string]*iradix.Txn[*Resource]{}, touched: map[string]map[string]struct{}{}, fresh: map[string]bool{},
 	}
 }
 
 // claimed lists the trust domains of the clusters, sorted.
-func claimed(r *resolve.Result) []string {
-	var out []string
-	if r.Snapshot == nil {
+func claimed(in Input) []string {
+	if in.Result.Snapshot == nil {
 		return nil
 	}
-	for _, c := range r.Snapshot.Clusters() {
-		if c.Meta.TrustDomain != "" {
-			out = append(out, c.Meta.TrustDomain)
+	type purpose struct{}
+	return get(&in.Cache.results, in.Result, purpose{}, func() []string {
+		var out []string
+		for _, c := range in.Result.Snapshot.Clusters() {
+			if c.Meta.TrustDomain != "" {
+				out = append(out, c.Meta.TrustDomain)
+			}
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	})
+}
+
+// share takes what the sidecars have in common: what the caller gave, or what keep makes.
+func (b *edit) share(keep func() *Shared) {
+	if b.shared = b.in.Shared; b.shared == nil {
+		b.shared = keep()
+	}
+}
+
+// refreshBackends makes anew what the proxy has of the backends that delta names.
+func (b *edit) refreshBackends(delta resolve.Delta) {
+	for _, list := range [][]string{delta.BackendConfigs, delta.BackendEndpoints} {
+		for _, name := range list {
+			if k := (unitKey{kind: unitBackend, name: name}); b.needed(k) {
+				b.refresh(k)
+			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 func (b *edit) needed(k unitKey) bool {
@@ -293,7 +330,7 @@ func (b *edit) count(k unitKey, by int) {
 func (b *edit) txn(t string) *iradix.Txn[*Resource] {
 	txn := b.resources[t]
 	if txn == nil {
-		txn = b.from.Resources.All(t).Txn()
+		txn = b.from.Resources.tree(t).Txn()
 		b.resources[t] = txn
 	}
 	return txn
@@ -307,28 +344,33 @@ func (b *edit) touch(t, name string) {
 }
 
 func (b *edit) done() (*State, Changes) {
-	changes := Changes{Changed: map[string][]string{}, Removed: map[string][]string{}}
-	types := maps.Clone(b.from.Resources.types)
-	if types == nil {
-		types = map[string]*iradix.Tree[*Resource]{}
+	next := &Resources{types: maps.Clone(b.from.Resources.types)}
+	if next.types == nil {
+		next.types = map[string]*iradix.Tree[*Resource]{}
 	}
 	for t, txn := range b.resources {
-		tree := txn.Commit()
-		for _, name := range slices.Sorted(maps.Keys(b.touched[t])) {
+		next.types[t] = txn.Commit()
+	}
+	if b.shared != nil {
+		next.shared = b.shared.state.Resources
+		b.shared.since(b.from.shared, b.touched)
+	}
+	changes := Changes{Changed: map[string][]string{}, Removed: map[string][]string{}}
+	for t, names := range b.touched {
+		for _, name := range slices.Sorted(maps.Keys(names)) {
 			was, had := b.from.Resources.Get(t, name)
-			is, has := tree.Get([]byte(name))
+			is, has := next.Get(t, name)
 			switch {
 			case had && !has:
 				changes.Removed[t] = append(changes.Removed[t], name)
-			case has && was != is:
+			case has && (!had || was != is && !was.same(is)):
 				changes.Changed[t] = append(changes.Changed[t], name)
 			}
 		}
-		types[t] = tree
 	}
 	return &State{
-		Resources: &Resources{types: types},
-		in:        b.in, trust: b.trust,
+		Resources: next,
+		in:        b.in, shared: b.shared, trust: b.trust,
 		units: b.units.Commit(), needs: b.needs.Commit(), bad: b.bad.Commit(),
 	}, changes
 }

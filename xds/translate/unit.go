@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sort"
 	"strconv"
@@ -29,6 +30,7 @@ type unitKind string
 const (
 	unitSecrets  unitKind = "secrets"
 	unitFrontend unitKind = "frontend" // sidecar: a frontend, by its key
+	unitRoutes   unitKind = "routes"   // all sidecars: what they share of a frontend, by its key
 	unitGateway  unitKind = "gateway"  // gateway: its Gateway, by namespace/name
 	unitCrossing unitKind = "crossing" // crossing: the listener
 	unitImport   unitKind = "import"   // crossing: an import, by namespace/name
@@ -64,13 +66,21 @@ func (k unitKey) String() string {
 
 // roots lists the units that a proxy has for their own sake.
 func roots(in Input) []unitKey {
-	out := []unitKey{{kind: unitSecrets}}
-	switch in.Proxy.Role {
-	case RoleSidecar:
+	var out []unitKey
+	frontends := func(kind unitKind) {
 		in.Result.Frontends.Root().Walk(func(k []byte, _ *resolve.Frontend) bool {
-			out = append(out, unitKey{kind: unitFrontend, name: string(k)})
+			out = append(out, unitKey{kind: kind, name: string(k)})
 			return false
 		})
+	}
+	if in.Proxy.Role == roleShared {
+		frontends(unitRoutes)
+		return out
+	}
+	out = append(out, unitKey{kind: unitSecrets})
+	switch in.Proxy.Role {
+	case RoleSidecar:
+		frontends(unitFrontend)
 	case RoleGateway:
 		out = append(out, unitKey{kind: unitGateway, name: in.Proxy.Namespace + "/" + in.Proxy.Name})
 	case RoleCrossing:
@@ -101,6 +111,8 @@ func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
 		u.resources[TypeSecret], u.problems = secrets(in.Proxy.Role, in.Identity, in.Bundles, trust)
 	case unitFrontend:
 		ok = u.makeFrontend(in)
+	case unitRoutes:
+		ok = u.makeRoutes(in)
 	case unitGateway:
 		ok = u.makeGateway(in)
 	case unitCrossing:
@@ -155,6 +167,13 @@ type (
 		protocol string
 		port     int32
 		consumer string
+		opts     Options
+	}
+	purposeListener struct {
+		protocol string
+		port     int32
+		at       netip.AddrPort
+		http     bool
 		opts     Options
 	}
 	purposeFilter struct {
@@ -220,16 +239,19 @@ func (u *unit) makeFrontend(in Input) bool {
 		}
 		name := FrontendListenerName(f.Key, p.Port)
 		table, consumer := governing(p, in.Proxy.Namespace)
-		var filter *listenerv3.Filter
-		if table != nil || p.AppProtocol.HTTP() {
-			r := frontendRoutes(in, f, p, consumer)
-			u.addRoutes(r)
-			filter = frontendFilter(in, f, hopSidecar, r.resource.Name)
-		} else {
-			u.needs = append(u.needs, backendUnit(p.Backend))
-			filter = networkFilter(filterTCP, pack(tcpProxy(p.Backend.String(), hopSidecar.stats(), in.Options)))
+		http := table != nil || p.AppProtocol.HTTP()
+		if consumer != "" {
+			u.addRoutes(frontendRoutes(in, f, p, consumer)) // all else is Shared
 		}
-		u.add(TypeListener, newResource(name, f.Key.String(), frontendListener(name, at, filter)))
+		u.add(TypeListener, get(&in.Cache.frontends, f, purposeListener{p.Protocol, p.Port, at, http, in.Options}, func() *Resource {
+			var filter *listenerv3.Filter
+			if http {
+				filter = frontendFilter(in, f, hopSidecar, FrontendRouteName(f.Key, p.Port))
+			} else {
+				filter = networkFilter(filterTCP, pack(tcpProxy(p.Backend.String(), hopSidecar.stats(), in.Options)))
+			}
+			return in.Cache.intern(TypeListener, at.String(), newResource(name, f.Key.String(), frontendListener(name, at, filter)))
+		}))
 	}
 	return true
 }

@@ -66,12 +66,20 @@ func TestIdentityMustFit(t *testing.T) {
 	}
 }
 
+// count is how many resources of a type a proxy has.
+func count(s *State, typeURL string) (n int) {
+	for range s.Resources.All(typeURL) {
+		n++
+	}
+	return n
+}
+
 // A name that is not UTF-8 can't be sent to Envoy; the others can.
 func TestNamesThatAreNotUTF8(t *testing.T) {
 	rules := table(prefixRule("r", 0, "/bad", to("b\xff", 1)), prefixRule("r\xff", 1, "/good", to("a", 1)))
 	s := Build(Input{Proxy: Proxy{Cluster: "east", Role: RoleSidecar}, Bindings: &counted{},
 		Result: result("east", frontend("a", rules), frontend("b\xff", nil), service("a", resolve.AppHTTP), service("b\xff", resolve.AppHTTP))})
-	if n := s.Resources.All(TypeListener).Len(); n != 1 {
+	if n := count(s, TypeListener); n != 1 {
 		t.Errorf("%d listeners", n)
 	}
 	if _, ok := s.Resources.Get(TypeRoute, "frontend/Service/app/a/80"); !ok {
@@ -111,13 +119,12 @@ func shareResources(t *testing.T, cache *Cache) {
 	x, y := Build(in("x")), Build(in("y"))
 	for _, typ := range []string{TypeCluster, TypeEndpoint, TypeRoute} {
 		n := 0
-		x.Resources.All(typ).Root().Walk(func(k []byte, r *Resource) bool {
+		for k, r := range x.Resources.All(typ) {
 			n++
-			if o, _ := y.Resources.Get(typ, string(k)); o != r {
+			if o, _ := y.Resources.Get(typ, k); o != r {
 				t.Errorf("%s %s is there twice", typ, k)
 			}
-			return false
-		})
+		}
 		if n != 1 {
 			t.Errorf("%d resources of type %s", n, typ)
 		}

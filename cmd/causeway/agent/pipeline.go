@@ -38,6 +38,7 @@ type pipeline struct {
 
 	mu      sync.Mutex
 	cache   *translate.Cache
+	shared  *translate.Shared // of the result; what the sidecars have in common
 	bundles *translate.Bundles
 	proxies map[string]*proxy // by id
 	wanted  []translate.Proxy
@@ -68,6 +69,11 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 	if changed.Has(federation.KeyTrust) || p.bundles == nil {
 		p.trust(snap)
 	}
+	if in := (translate.Input{Result: res, Options: p.options, Cache: p.cache}); p.shared == nil {
+		p.shared = translate.NewShared(in)
+	} else {
+		p.shared = p.shared.Update(in, delta)
+	}
 	for _, x := range p.proxies {
 		p.translate(x, res, delta, start)
 	}
@@ -84,7 +90,7 @@ func (p *pipeline) translate(x *proxy, res *resolve.Result, delta resolve.Delta,
 	if x.identity == nil {
 		return // no Envoy can be connected yet
 	}
-	in := translate.Input{Proxy: x.Proxy, Result: res, Bindings: p.bindings, Identity: x.identity, Bundles: p.bundles, Options: p.options, Cache: p.cache}
+	in := translate.Input{Proxy: x.Proxy, Result: res, Bindings: p.bindings, Identity: x.identity, Bundles: p.bundles, Options: p.options, Shared: p.shared, Cache: p.cache}
 	stamp := server.Stamp{Revision: res.Snapshot.Revision, At: at}
 	var changes translate.Changes
 	if x.state == nil {
