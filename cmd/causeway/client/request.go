@@ -32,7 +32,7 @@ type Answer struct {
 	Result  string              `json:"result"`
 	Proto   string              `json:"proto,omitempty"` // of HTTP, as spoken here
 	Headers map[string][]string `json:"headers"`
-	// Trailers are those of gRPC.
+	// Trailers come after the body; gRPC has them.
 	Trailers map[string][]string `json:"trailers,omitempty"`
 	// GRPC is set for gRPC, if the answer was one of it.
 	GRPC *RPCStatus `json:"grpc,omitempty"`

@@ -63,23 +63,21 @@ func (r *requester) rpcs(t target, w wire) (call, func(), error) {
 		req.Header.Set("Content-Type", "application/grpc")
 		req.Header.Set("Te", "trailers")
 		addHeaders(req, w.headers)
-		resp, data, err := exchange(req)
+		a, data, err := exchange(req)
 		if err != nil {
 			return none(err)
 		}
-		return rpcAnswer(resp, data)
+		return rpcAnswer(a, data)
 	}, done, nil
 }
 
 // rpcAnswer reads an answer of gRPC, or shows another as what it is.
-func rpcAnswer(resp *http.Response, data []byte) Answer {
-	a := answerOf(resp)
-	a.Trailers = resp.Trailer
-	status := resp.Trailer.Get("Grpc-Status")
-	message := resp.Trailer.Get("Grpc-Message")
-	if status == "" { // there may be trailers alone, which come as headers
-		status, message = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
+func rpcAnswer(a Answer, data []byte) Answer {
+	end := http.Header(a.Trailers)
+	if end.Get("Grpc-Status") == "" { // there may be trailers alone, which come as headers
+		end = a.Headers
 	}
+	status, message := end.Get("Grpc-Status"), end.Get("Grpc-Message")
 	code, err := strconv.ParseUint(status, 10, 32)
 	if err != nil {
 		a.Body = bodyJSON(data)

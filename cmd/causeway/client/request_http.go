@@ -34,8 +34,8 @@ func (w wire) transport(r *requester, protocols *http.Protocols) *http.Transport
 	}
 }
 
-// exchange sends a request and reads the whole answer.
-type exchange func(*http.Request) (*http.Response, []byte, error)
+// exchange sends a request and reads the whole answer, whose body is beside it.
+type exchange func(*http.Request) (Answer, []byte, error)
 
 // exchanges follow no redirects. They share connections, unless each is to have
 // its own.
@@ -47,14 +47,14 @@ func (w wire) exchanges(r *requester, protocols *http.Protocols) (e exchange, do
 		}
 	}
 	if r.reconnect {
-		return func(req *http.Request) (*http.Response, []byte, error) {
+		return func(req *http.Request) (Answer, []byte, error) {
 			c := client()
 			defer c.CloseIdleConnections()
 			return do(c, req)
 		}, func() {}
 	}
 	c := client()
-	return func(req *http.Request) (*http.Response, []byte, error) { return do(c, req) }, c.CloseIdleConnections
+	return func(req *http.Request) (Answer, []byte, error) { return do(c, req) }, c.CloseIdleConnections
 }
 
 // requests are those of http and https.
@@ -77,11 +77,10 @@ func (r *requester) requests(t target, w wire) (call, func(), error) {
 			return none(err)
 		}
 		addHeaders(req, w.headers)
-		resp, data, err := exchange(req)
+		a, data, err := exchange(req)
 		if err != nil {
 			return none(err)
 		}
-		a := answerOf(resp)
 		a.Body = bodyJSON(data)
 		return a
 	}, done, nil
@@ -101,24 +100,26 @@ func addHeaders(req *http.Request, headers []header) {
 	}
 }
 
-func do(client *http.Client, req *http.Request) (*http.Response, []byte, error) {
+func do(client *http.Client, req *http.Request) (Answer, []byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) {
 			err = ue.Err // without the URL, which is the same for all
 		}
-		return nil, nil, err
+		return Answer{}, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the answer with status %d: %w", resp.StatusCode, err)
+		return Answer{}, nil, fmt.Errorf("read the answer with status %d: %w", resp.StatusCode, err)
 	}
 	if len(data) > maxBodyBytes {
-		return nil, nil, fmt.Errorf("the answer with status %d is larger than %d bytes", resp.StatusCode, maxBodyBytes)
+		return Answer{}, nil, fmt.Errorf("the answer with status %d is larger than %d bytes", resp.StatusCode, maxBodyBytes)
 	}
-	return resp, data, nil
+	a := answerOf(resp)
+	a.Trailers = resp.Trailer // known only now
+	return a, data, nil
 }
 
 // answerOf is what an answer over HTTP says of itself, without its body.

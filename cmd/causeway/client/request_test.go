@@ -104,15 +104,12 @@ func TestRequestSpeaks(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(c.args, "/", "_"), func(t *testing.T) {
 			args := strings.Fields(c.args)
-			secure := strings.Contains(c.args, "s://")
+			secure := strings.Contains(c.args, "https") || strings.Contains(c.args, "grpcs") || strings.Contains(c.args, "wss") || strings.Contains(c.args, "tls")
 			if !strings.Contains(c.args, "--from") {
 				args = append(args, "--from", "east/dev")
 			}
-			if strings.Contains(c.args, "https") || strings.Contains(c.args, "grpcs") || strings.Contains(c.args, "wss") || strings.Contains(c.args, "tls") {
+			if secure {
 				args = append(args, "--tls-cacert", w.cacert)
-				secure = true
-			} else {
-				secure = false
 			}
 			got, err := w.ask(append(args, "-n", "3", "--fail")...)
 			if err != nil || len(got.Answers) != 3 {

@@ -39,9 +39,15 @@ func (r *requester) webSockets(t target, w wire) call {
 			}
 		}
 		ws, resp, err := d.DialContext(ctx, t.url.String(), request)
+		if err != nil && !errors.Is(err, websocket.ErrBadHandshake) { // that one has an answer
+			return none(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		a := answerOf(resp)
+		a.TLS = seen
 		if err != nil {
-			a := refused(resp, err)
-			a.TLS = seen
+			data, _ := io.ReadAll(resp.Body) // the library keeps its beginning
+			a.Body = bodyJSON(data)
 			return a
 		}
 		defer ws.Close()
@@ -52,8 +58,6 @@ func (r *requester) webSockets(t target, w wire) call {
 		ended := context.AfterFunc(ctx, func() { _ = ws.Close() })
 		defer ended()
 		ws.SetReadLimit(maxBodyBytes)
-		a := answerOf(resp)
-		a.TLS = seen
 		if err := ws.WriteMessage(websocket.TextMessage, []byte(r.message())); err != nil {
 			return none(fmt.Errorf("send a message: %w", err))
 		}
@@ -65,17 +69,6 @@ func (r *requester) webSockets(t target, w wire) call {
 		_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
 		return a
 	}
-}
-
-// refused is the answer to a handshake that became no WebSocket.
-func refused(resp *http.Response, err error) Answer {
-	if resp == nil || !errors.Is(err, websocket.ErrBadHandshake) {
-		return none(err)
-	}
-	a := answerOf(resp)
-	data, _ := io.ReadAll(resp.Body) // the library keeps its beginning
-	a.Body = bodyJSON(data)
-	return a
 }
 
 func (r *requester) message() string {

@@ -347,7 +347,7 @@ func listenerName(l *causewayv1.ProxyListener) string {
 	if l.GetTarget() == nil {
 		return l.GetAddress()
 	}
-	return fmt.Sprintf("%s/%s/%s:%d=%s", l.GetTarget().GetKind(), l.GetTarget().GetNamespace(), l.GetTarget().GetName(), l.GetPort(), l.GetAddress())
+	return fmt.Sprintf("%s/%s/%s:%s=%s", l.GetTarget().GetKind(), l.GetTarget().GetNamespace(), l.GetTarget().GetName(), portName(l), l.GetAddress())
 }
 
 func problems() *resource {

@@ -3,6 +3,7 @@ package up
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/client"
+	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -107,8 +109,13 @@ func (s *supervisor) gatewayLines(w *tabwriter.Writer, m *member, p translate.Pr
 	if !ok {
 		return false
 	}
-	for _, l := range g.Listeners {
-		at, ok := m.bindings.Gateway(p, translate.TransportTCP, l.Port)
+	for i := range g.Listeners {
+		l := &g.Listeners[i]
+		t, offered := translate.ListenerTransport(l)
+		if !offered {
+			continue // a question may bind
+		}
+		at, ok := m.bindings.Gateway(p, t, l.Port)
 		if !ok {
 			continue
 		}
@@ -116,13 +123,26 @@ func (s *supervisor) gatewayLines(w *tabwriter.Writer, m *member, p translate.Pr
 		if int32(at.Port()) != l.Port {
 			note, moved = fmt.Sprintf(" (port %d, moved)", l.Port), true
 		}
-		host := l.Hostname
-		if host == "" {
-			host = "*"
-		}
-		fmt.Fprintf(w, "%s\tGateway %s/%s, listener %s\thttp://%s host %s%s\n", m.id, p.Namespace, p.Name, l.Name, at, host, note)
+		fmt.Fprintf(w, "%s\tGateway %s/%s, listener %s\t%s%s\n", m.id, p.Namespace, p.Name, l.Key(), listenerAddress(l, at), note)
 	}
 	return moved
+}
+
+// listenerAddress is where a listener can be called, as a URL, and for which hosts.
+func listenerAddress(l *resolve.Listener, at netip.AddrPort) string {
+	where := strings.ToLower(l.Protocol) + "://" + at.String()
+	switch l.Protocol {
+	case "TCP", "UDP":
+		return where // they have no hosts
+	case "TLS":
+		if l.TLS == nil {
+			where += " passed through,"
+		}
+	}
+	if l.Hostname == "" {
+		return where + " host *"
+	}
+	return where + " host " + l.Hostname
 }
 
 // greet tells what to do next.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,5 +201,21 @@ func TestTrial(t *testing.T) {
 	list, err := tr.ListFaults(t.Context(), &causewayv1.ListFaultsRequest{})
 	if err != nil || len(list.Faults) != 1 || list.Faults[0].Active {
 		t.Errorf("after a failure: %v, %v", list, err)
+	}
+}
+
+func TestListenerAddress(t *testing.T) {
+	at := netip.MustParseAddrPort("127.20.0.1:10443")
+	for want, l := range map[string]resolve.Listener{
+		"http://127.20.0.1:10443 host *":                        {Protocol: "HTTP"},
+		"https://127.20.0.1:10443 host *.example":               {Protocol: "HTTPS", Hostname: "*.example", TLS: &resolve.ListenerTLS{}},
+		"tls://127.20.0.1:10443 host a.example":                 {Protocol: "TLS", Hostname: "a.example", TLS: &resolve.ListenerTLS{}},
+		"tls://127.20.0.1:10443 passed through, host a.example": {Protocol: "TLS", Hostname: "a.example"},
+		"tcp://127.20.0.1:10443":                                {Protocol: "TCP"},
+		"udp://127.20.0.1:10443":                                {Protocol: "UDP"},
+	} {
+		if got := listenerAddress(&l, at); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
