@@ -140,19 +140,10 @@ func (r *reader) hasBackendTLSPolicy(id cluster.ID, ns, name string, port int32)
 	if s == nil {
 		return false
 	}
-	p := servicePort(s, tcp, port)
-	for _, o := range r.policiesOf(cluster.KindService, ns, name) {
-		t, ok := o.Value.(*gatewayv1.BackendTLSPolicy)
-		if !ok || o.Cluster != id {
-			continue
-		}
-		for _, ref := range t.Spec.TargetRefs {
-			if ref.Group == "" && ref.Kind == "Service" && string(ref.Name) == name && (ref.SectionName == nil || p != nil && string(*ref.SectionName) == p.Name) {
-				return true
-			}
-		}
+	if p := servicePort(s, tcp, port); p != nil && p.Name != "" && r.seniorPolicy(id, ns, name, p.Name) != nil {
+		return true
 	}
-	return false
+	return r.seniorPolicy(id, ns, name, "") != nil
 }
 
 // findService gives a port of a Service of a cluster, or why it can't be a

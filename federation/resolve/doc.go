@@ -9,7 +9,10 @@
 //     frontend, Gateway, import, route and backend), each unit reads the
 //     Snapshot through a reader that notes what it read, and only units that
 //     read what changed are computed again. A churn of endpoints touches
-//     backends alone.
+//     backends alone. What one unit finds out and another has to know (a route's
+//     report, say, that another route won a listener) goes by facts, which are
+//     read and noted in the same way.
+//   - Private keys are in Certificates alone, which never show them.
 //   - A user's mistake is a condition in a report, never an error.
 //
 // Agents and hubs call it from their one loop; package xds/translate turns a
@@ -21,7 +24,10 @@
 // GEP-1748 (Service means this cluster, ServiceImport the clusterset), GEP-709
 // (ReferenceGrant), GEP-1619 (sessions), GEP-1731 (retries), GEP-1767 (CORS),
 // GEP-1494 (external authorization), GEP-1911 and KEP-3726 (application
-// protocols), GEP-2257 (durations); KEP-1645 (merge of exports).
+// protocols), GEP-2257 (durations), GEP-1713 (ListenerSet), GEP-2643 (TLSRoute),
+// GEP-91 (clients' certificates), GEP-3567 (listeners of one port that end TLS),
+// GEP-1897 and GEP-3155 (BackendTLSPolicy and what Gateways show to backends);
+// KEP-1645 (merge of exports).
 //
 // Where those leave a choice, this package chose:
 //   - Paths: Exact, then PathPrefix by length, then RegularExpression, and the
@@ -63,6 +69,30 @@
 //   - A cluster's own copy of a route is obeyed in what it says and in what it
 //     leaves out: where it reaches less than others' copies do (its Service is not
 //     exported here, say), it is reported as Federated=False.
-//   - Listeners that can't be told apart (same port and hostname) are all
-//     refused; no winner is picked.
+//   - Listeners that can't be told apart are all refused if they are of one Gateway
+//     or of one ListenerSet; no winner is picked. A listener of a ListenerSet that
+//     conflicts with one of the Gateway, or of a senior ListenerSet, loses alone.
+//   - HTTPS and TLS share a port, told apart by server name; UDP shares its number
+//     with anything. All else on one port is a conflict of protocols.
+//   - A listener with some good certificates works with them. One without keeps the
+//     place of its hostname: no less specific listener answers for it.
+//   - Secrets, authorities for clients' certificates, and the ReferenceGrants for
+//     both are those of the cluster that runs the Gateway.
+//   - ListenerSets follow the scope of their Gateway: any cluster may add to a
+//     clusterset Gateway, and causeway.dev/scope: cluster keeps one at home.
+//   - A TCPRoute takes the bytes of a TLS listener that ends TLS, of those server
+//     names that no TLSRoute takes.
+//   - In the mesh, hostnames of routes mean nothing (GEP-1294), those of TLSRoutes
+//     neither: a TLSRoute governs a port as a TCPRoute does.
+//   - One kind of routes governs a port in each group, the producers and each
+//     namespace's consumers: a consumer can't put a producer's routes out of force
+//     for others.
+//   - A Gateway chains through producer routes that can read what it has: HTTP
+//     requests go through HTTPRoutes, GRPCRoutes and, as bytes, TCPRoutes; bytes
+//     (TCPRoutes, ended TLS) through TCPRoutes alone, since nobody knows that they
+//     are HTTP; TLS that is passed on through TLSRoutes and TCPRoutes.
+//   - A BackendTLSPolicy governs the endpoints of its own cluster's Service, by
+//     whatever name they are reached: each cluster of a ServiceImport has its own.
+//     Sidecars obey it too. Its ancestors are the Gateways of this cluster that reach
+//     the Service; the Service itself where there is none.
 package resolve

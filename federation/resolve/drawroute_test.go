@@ -15,14 +15,19 @@ func one(t *rapid.T, n int, label string) bool { return rapid.IntRange(0, n-1).D
 func drawParents(t *rapid.T) (out []gatewayv1.ParentReference) {
 	for range rapid.IntRange(1, 2).Draw(t, "parents") {
 		p := gatewayv1.ParentReference{Name: gatewayv1.ObjectName(pick(t, "parent", someNames...)), Namespace: ptr(gatewayv1.Namespace(pick(t, "parentNamespace", someNamespaces...)))}
-		switch rapid.IntRange(0, 2).Draw(t, "parentKind") {
+		switch rapid.IntRange(0, 4).Draw(t, "parentKind") {
 		case 0:
 			p.Group, p.Kind = ptr(gatewayv1.Group("")), ptr(gatewayv1.Kind("Service"))
 		case 1:
 			p.Group, p.Kind = ptr(gatewayv1.Group(groupMCS)), ptr(gatewayv1.Kind("ServiceImport"))
+		case 2:
+			p.Kind = ptr(gatewayv1.Kind("ListenerSet"))
 		}
 		if one(t, 4, "ported") {
 			p.Port = ptr(gatewayv1.PortNumber(80))
+		}
+		if one(t, 6, "section") {
+			p.SectionName = ptr(gatewayv1.SectionName("l0"))
 		}
 		out = append(out, p)
 	}

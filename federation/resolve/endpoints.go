@@ -67,6 +67,11 @@ func backendUnit(r *reader, key BackendKey) output {
 			}
 			b.Config.Crossings = append(b.Config.Crossings, Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain})
 		}
+		if direct && b.Config.Protocol == tcp {
+			if t := r.backendTLS(id, s, key.Namespace, key.Name, key.Port); t != nil {
+				b.Config.TLS = append(b.Config.TLS, *t)
+			}
+		}
 		x := share{cluster: c, weight: deref(w, 1), crossing: !direct}
 		r.endpoints(&x, s, key, b.Config.Protocol)
 		if id != r.local {

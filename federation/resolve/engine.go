@@ -78,6 +78,8 @@ func (u unit) compute(r *reader) output {
 		return gatewayUnit(r, u.namespace, u.name)
 	case unitListenerSet:
 		return listenerSetUnit(r, u.namespace, u.name)
+	case unitPolicy:
+		return policyUnit(r, u.namespace, u.name)
 	case unitFrontend, unitRemoteFrontend:
 		return frontendUnit(r, FrontendKey{Kind: u.kind, Namespace: u.namespace, Name: u.name, Cluster: u.cluster})
 	}
@@ -150,7 +152,7 @@ func (r *Result) Update(snap *federation.Snapshot, changed federation.ChangeSet)
 }
 
 // seedKinds are the kinds whose objects bring units into being.
-var seedKinds = append([]cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindGateway, cluster.KindGatewayClass, cluster.KindListenerSet}, cluster.RouteKinds...)
+var seedKinds = append([]cluster.Kind{cluster.KindService, cluster.KindServiceExport, cluster.KindGateway, cluster.KindGatewayClass, cluster.KindListenerSet, cluster.KindBackendTLSPolicy}, cluster.RouteKinds...)
 
 func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	switch kind {
@@ -167,6 +169,8 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 		return []unit{{class: unitGateway, namespace: ns, name: name}}
 	case cluster.KindListenerSet:
 		return []unit{{class: unitListenerSet, namespace: ns, name: name}}
+	case cluster.KindBackendTLSPolicy:
+		return []unit{{class: unitPolicy, namespace: ns, name: name}}
 	case cluster.KindGatewayClass:
 		return []unit{{class: unitClassObject, name: name}}
 	}

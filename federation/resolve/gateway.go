@@ -91,6 +91,7 @@ func gatewayUnit(r *reader, ns, name string) output {
 		}
 	}
 	out.gateway, out.needs = gw, needsOfGateway(gw)
+	out.facts = append(out.facts, usesOfGateway(gw)...)
 	return out
 }
 

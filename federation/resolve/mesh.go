@@ -198,7 +198,7 @@ func frontendUnit(r *reader, key FrontendKey) output {
 			lost[id] = append(lost[id], defeat{key, f.Ports[i].Port, by})
 		})
 	}
-	out := output{frontend: f, needs: needsOfFrontend(f)}
+	out := output{frontend: f, needs: needsOfFrontend(f), facts: usesOfFrontend(f)}
 	if key.Cluster == "" {
 		for id, list := range lost {
 			out.facts = append(out.facts, fact{defeatedKey(id), list})

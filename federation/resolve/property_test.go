@@ -49,8 +49,8 @@ func drawStep(t *rapid.T) step {
 	id := rapid.SampledFrom(someClusters).Draw(t, "cluster")
 	ns := rapid.SampledFrom(someNamespaces).Draw(t, "namespace")
 	name := rapid.SampledFrom(someNames).Draw(t, "name")
-	kind := rapid.SampledFrom([]cluster.Kind{cluster.KindService, cluster.KindService, cluster.KindServiceExport, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindHTTPRoute, cluster.KindHTTPRoute,
-		cluster.KindGRPCRoute, cluster.KindGRPCRoute, cluster.KindBackendTLSPolicy, cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, "Cluster"}).Draw(t, "kind")
+	kind := rapid.SampledFrom(append([]cluster.Kind{cluster.KindService, cluster.KindService, cluster.KindServiceExport, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindHTTPRoute, cluster.KindHTTPRoute,
+		cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, cluster.KindGRPCRoute, "Cluster"}, otherKinds...)).Draw(t, "kind")
 	if kind == "Cluster" {
 		c := drawCluster(t, id)
 		return step{member: &c}
@@ -96,6 +96,9 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 		case 1:
 			s.Spec.Type = corev1.ServiceTypeExternalName
 		}
+		if rapid.IntRange(0, 3).Draw(t, "affinity") == 0 {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		}
 		s.Spec.Ports = rapid.SampledFrom([][]corev1.ServicePort{
 			{{Port: 80}}, {{Name: "http", Port: 80}, {Name: "dns", Port: 80, Protocol: "UDP"}}, {{Name: "http", Port: 80, AppProtocol: ptr("https")}}, {{Port: 80, AppProtocol: ptr("kubernetes.io/h2c")}}, {{Port: 80, AppProtocol: ptr("kubernetes.io/ws")}}, {{Name: "http", Port: 8080}, {Name: "web", Port: 80}}, {{Name: "http", Port: 80, Protocol: "UDP"}},
 		}).Draw(t, "ports")
@@ -110,8 +113,8 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 		return &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}, Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayv1.GatewayController(rapid.SampledFrom([]string{cluster.ControllerName, "example.com/x"}).Draw(t, "controller"))}}
 	case cluster.KindReferenceGrant:
 		g := &gatewayv1beta1.ReferenceGrant{ObjectMeta: m}
-		g.Spec.From = []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: pick(t, "fromKind", gatewayv1.Kind("HTTPRoute"), "GRPCRoute"), Namespace: gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "from"))}}
-		g.Spec.To = rapid.SampledFrom([][]gatewayv1.ReferenceGrantTo{{{Kind: "Service"}}, {{Group: groupMCS, Kind: "ServiceImport"}}}).Draw(t, "to")
+		g.Spec.From = []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: gatewayv1.Kind(rapid.SampledFrom([]string{"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute", "Gateway", "Gateway", "ListenerSet"}).Draw(t, "fromKind")), Namespace: gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "from"))}}
+		g.Spec.To = rapid.SampledFrom([][]gatewayv1.ReferenceGrantTo{{{Kind: "Service"}}, {{Group: groupMCS, Kind: "ServiceImport"}}, {{Kind: "Secret"}, {Kind: "ConfigMap"}}}).Draw(t, "to")
 		return g
 	case cluster.KindEndpointSlice:
 		s := &cluster.EndpointSlice{Service: ref.Name, Ports: []cluster.EndpointPort{{Name: rapid.SampledFrom([]string{"", "http"}).Draw(t, "port"), Port: 8080, Protocol: "TCP"}}}
@@ -127,15 +130,8 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 		maybe("chain", cluster.AnnotationServiceRoutes, cluster.ServiceRoutesIgnore, "", "")
 		g := &gatewayv1.Gateway{ObjectMeta: m}
 		g.Spec.GatewayClassName = gatewayv1.ObjectName(rapid.SampledFrom([]string{cluster.ClassCauseway, cluster.ClassClusterset, cluster.ClassClusterset, "other"}).Draw(t, "class"))
-		for i := range rapid.IntRange(1, 3).Draw(t, "listeners") {
-			l := gatewayv1.Listener{Name: gatewayv1.SectionName(fmt.Sprint("l", i)), Port: 80, Protocol: rapid.SampledFrom([]gatewayv1.ProtocolType{"HTTP", "HTTP", "HTTP", "TLS"}).Draw(t, "protocol")}
-			if rapid.Bool().Draw(t, "hosted") {
-				l.Hostname = ptr(gatewayv1.Hostname(rapid.SampledFrom(someHosts).Draw(t, "hostname")))
-			}
-			from := rapid.SampledFrom([]gatewayv1.FromNamespaces{gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSame, gatewayv1.NamespacesFromSelector}).Draw(t, "from")
-			l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "red"}}}}
-			g.Spec.Listeners = append(g.Spec.Listeners, l)
-		}
+		g.Spec.Listeners = drawListeners(t)
+		drawGatewayOptions(t, g)
 		return g
 	case cluster.KindHTTPRoute:
 		maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
@@ -143,13 +139,9 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 	case cluster.KindGRPCRoute:
 		maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
 		return drawGRPCRoute(t, m)
-	case cluster.KindBackendTLSPolicy:
-		return &gatewayv1.BackendTLSPolicy{ObjectMeta: m, Spec: gatewayv1.BackendTLSPolicySpec{TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{
-			LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{Kind: "Service", Name: gatewayv1.ObjectName(pick(t, "target", someNames...))},
-			SectionName:                pick(t, "section", nil, ptr(gatewayv1.SectionName("http"))),
-		}}}}
 	}
-	return nil
+	maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
+	return drawOther(t, ref.Kind, m)
 }
 
 // richWorld is a start from which random edits soon reach the far corners: a
@@ -175,14 +167,15 @@ func richWorld() []step {
 		}
 	}
 	put("east", cluster.KindGateway, &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "a"}, Spec: gatewayv1.GatewaySpec{
-		GatewayClassName: cluster.ClassClusterset, Listeners: []gatewayv1.Listener{{Name: "l0", Port: 80, Protocol: "HTTP"}}}})
+		GatewayClassName: cluster.ClassClusterset, Listeners: []gatewayv1.Listener{{Name: "l0", Port: 80, Protocol: "HTTP"}},
+		AllowedListeners: &gatewayv1.AllowedListeners{Namespaces: &gatewayv1.ListenerNamespaces{From: ptr(gatewayv1.NamespacesFromSame)}}}})
 	a := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "a"}}
 	a.Spec.ParentRefs, a.Spec.Rules = []gatewayv1.ParentReference{{Name: "a"}}, backend("a")
 	put("east", cluster.KindHTTPRoute, a)
 	b := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "b"}}
 	b.Spec.ParentRefs, b.Spec.Rules = []gatewayv1.ParentReference{{Group: ptr(gatewayv1.Group("")), Kind: ptr(gatewayv1.Kind("Service")), Name: "a"}}, backend("b")
 	put("east", cluster.KindHTTPRoute, b)
-	return out
+	return append(out, richL4()...)
 }
 
 // drawRichStep puts back, changes or removes one object of the rich world.
@@ -253,6 +246,7 @@ func TestUpdateEqualsResolve(t *testing.T) {
 			if why := unsound(next); why != "" {
 				t.Fatal(why)
 			}
+			secretsTouchCertificates(t, next)
 			res = next
 		}
 	})
@@ -382,6 +376,22 @@ func slicesTouchBackends(t *rapid.T, r *Result) {
 	each(r.memo.readers, func(k string, u unit) {
 		if strings.HasPrefix(k, string(prefix[:len("slices")+1])) && u.class != unitBackend {
 			t.Fatalf("%s reads EndpointSlices", u.id())
+		}
+	})
+}
+
+// secretsTouchCertificates: what reads Secrets is the piece of a Gateway that gives
+// a certificate, so that a new certificate is no reason to look at routes again;
+// and ConfigMaps are read besides by policies and backends alone.
+func secretsTouchCertificates(t *rapid.T, r *Result) {
+	each(r.memo.readers, func(k string, u unit) {
+		secret, config := strings.HasPrefix(k, string(cluster.KindSecret)+"\x00"), strings.HasPrefix(k, string(cluster.KindConfigMap)+"\x00")
+		gateway := u.class == unitGateway && (strings.HasPrefix(u.part, "certificate ") || strings.HasPrefix(u.part, "authorities "))
+		if (secret && !gateway) || (config && !gateway && u.class != unitPolicy && u.class != unitBackend) {
+			t.Fatalf("%s reads %q", u.id(), k)
+		}
+		if strings.HasPrefix(k, string(federation.KeyListenerSets("", "")[:len("listeners")+1])) && u.class != unitGateway {
+			t.Fatalf("%s reads the ListenerSets of a Gateway", u.id())
 		}
 	})
 }

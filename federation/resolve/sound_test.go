@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"sort"
@@ -23,9 +24,32 @@ func unsound(res *Result) (why string) {
 			say("%s: there is no backend %s", where, k)
 		}
 	}
+	forward := func(f *ForwardRule) {
+		if f == nil {
+			return
+		}
+		takes := false
+		for j, b := range f.Backends {
+			at := fmt.Sprintf("%s backend %d", f.Route, j)
+			if b.Weight > maxWeightOfBackend || b.Redirect != nil || !reflect.DeepEqual(b.Filters, Filters{}) || (b.Backend.Protocol == udp) != (f.Route.Kind == cluster.KindUDPRoute) {
+				say("%s: %+v", at, b)
+			}
+			if b.Invalid == "" {
+				known(at, b.Backend)
+			}
+			takes = takes || b.Weight > 0
+		}
+		if takes == (f.Invalid != "") {
+			say("%s: takes connections %v, but invalid for %q", f.Route, takes, f.Invalid)
+		}
+	}
 	table := func(t *RouteTable) {
 		if t == nil {
 			return
+		}
+		forward(t.Forward)
+		if t.Forward != nil && len(t.Rules) > 0 {
+			say("a table has both rules and a %s", t.Forward.Route)
 		}
 		for i, r := range t.Rules {
 			where := fmt.Sprintf("%s rule %d match %d", r.Route, r.RuleIndex, r.MatchIndex)
@@ -90,7 +114,11 @@ func unsound(res *Result) (why string) {
 		})
 	}
 	each(res.Gateways, func(_ string, g *Gateway) {
+		if s := unsoundListeners(g); s != "" {
+			say("Gateway %s: %s", g.Key(), s)
+		}
 		for _, l := range g.Listeners {
+			forward(l.Forward)
 			for _, h := range l.Hosts {
 				table(h.Table)
 			}
@@ -102,6 +130,46 @@ func unsound(res *Result) (why string) {
 		}
 	})
 	return why
+}
+
+// unsoundListeners holds a Gateway to what Listener promises.
+func unsoundListeners(g *Gateway) string {
+	keys, protocols := map[string]bool{}, map[string]string{}
+	names, hosts := map[string]bool{}, map[string]bool{}
+	for i := range g.Listeners {
+		l := &g.Listeners[i]
+		transport, class := tcp, l.Protocol
+		if l.Protocol == udp {
+			transport = udp
+		}
+		if class == "TLS" {
+			class = "HTTPS"
+		}
+		port := fmt.Sprint(l.Port, transport)
+		switch had := protocols[port]; {
+		case keys[l.Key()]:
+			return "two listeners " + l.Key()
+		case had != "" && (had != class || class == tcp || class == udp):
+			return fmt.Sprintf("port %s is of %s and %s", port, had, class)
+		case names[port+l.Hostname]:
+			return fmt.Sprintf("port %s has %q twice", port, l.Hostname)
+		case l.Protocol == "HTTPS" && l.TLS == nil, l.TLS != nil && len(l.TLS.Certificates) == 0, l.TLS != nil && class != "HTTPS":
+			return fmt.Sprintf("listener %s of protocol %s has TLS %v", l.Key(), l.Protocol, l.TLS)
+		case (class == tcp || class == udp) != (len(l.Hosts) == 0), class != tcp && class != udp && l.Forward != nil:
+			return fmt.Sprintf("listener %s of protocol %s has %d hosts and forwards %v", l.Key(), l.Protocol, len(l.Hosts), l.Forward)
+		}
+		keys[l.Key()], protocols[port], names[port+l.Hostname] = true, class, true
+		for k, h := range l.Hosts {
+			if h.Table == nil || !covers(l.Hostname, h.Hostname) || hosts[port+"/"+h.Hostname] || (l.Protocol == "TLS" && len(h.Table.Rules) > 0) || (l.Protocol != "TLS" && h.Table.Forward != nil) {
+				return fmt.Sprintf("listener %s: host %s", l.Key(), h.Hostname)
+			}
+			if k > 0 && rankOf(h.Hostname).before(rankOf(l.Hosts[k-1].Hostname)) {
+				return fmt.Sprintf("listener %s: host %s stands too late", l.Key(), h.Hostname)
+			}
+			hosts[port+"/"+h.Hostname] = true
+		}
+	}
+	return ""
 }
 
 func unsoundMatch(m *Match, kind cluster.Kind) string {

@@ -30,8 +30,14 @@ type authority struct {
 
 var signingKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
 
+// Failer is what PEM needs of a test, be it testing's or rapid's.
+type Failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 // PEM makes a self-signed certificate for the hosts, with its private key.
-func PEM(t testing.TB, hosts ...string) (cert, key []byte) {
+func PEM(t Failer, hosts ...string) (cert, key []byte) {
 	t.Helper()
 	k, err := signingKey()
 	if err != nil {
