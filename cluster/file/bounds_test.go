@@ -43,6 +43,45 @@ problem: many5.yaml [] the folder has more than 10 manifests: this one and those
 	}
 }
 
+// The CRDs bound every list, so that no object is larger than what may be published.
+func TestBoundsOfKinds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	object := func(kind, name, spec string) string {
+		return "apiVersion: gateway.networking.k8s.io/v1\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec: " + spec + "\n"
+	}
+	list := func(n int, item string) string {
+		items := make([]string, n)
+		for i := range items {
+			items[i] = strings.ReplaceAll(item, "N", fmt.Sprint(i+1))
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	}
+	for name, spec := range map[string][2]string{
+		"grpc-rules":    {"GRPCRoute", "{rules: " + list(17, "{name: rN}") + "}"},
+		"grpc-matches":  {"GRPCRoute", "{rules: " + list(3, "{matches: "+list(44, "{method: {service: a.B}}")+"}") + "}"},
+		"tls-hostnames": {"TLSRoute", "{hostnames: " + list(1025, "hN.example") + ", rules: [{backendRefs: [{name: a, port: 1}]}]}"},
+		"tcp-backends":  {"TCPRoute", "{rules: [{backendRefs: " + list(17, "{name: bN, port: 1}") + "}]}"},
+		"udp-parents":   {"UDPRoute", "{parentRefs: " + list(33, "{name: gN}") + ", rules: [{backendRefs: [{name: a, port: 1}]}]}"},
+		"listeners":     {"ListenerSet", "{parentRef: {name: gw}, listeners: " + list(65, "{name: lN, port: N, protocol: TCP}") + "}"},
+		"targets":       {"BackendTLSPolicy", `{targetRefs: ` + list(17, `{group: "", kind: Service, name: sN}`) + `, validation: {hostname: a.example, wellKnownCACertificates: System}}`},
+	} {
+		write(t, dir, name+".yaml", object(spec[0], name, spec[1]))
+	}
+	want := `Namespace/default 
+problem: grpc-matches.yaml:4 [GRPCRoute/default/grpc-matches] spec.rules: Invalid value: While 16 rules and 64 matches per rule are allowed, the total number of matches across all rules in a route must be less than 128
+problem: grpc-rules.yaml:4 [GRPCRoute/default/grpc-rules] spec.rules: Too many: 17: must have at most 16 items
+problem: listeners.yaml:4 [ListenerSet/default/listeners] spec.listeners: Too many: 65: must have at most 64 items
+problem: targets.yaml:4 [BackendTLSPolicy/default/targets] spec.targetRefs: Too many: 17: must have at most 16 items
+problem: tcp-backends.yaml:4 [TCPRoute/default/tcp-backends] spec.rules[0].backendRefs: Too many: 17: must have at most 16 items
+problem: tls-hostnames.yaml:4 [TLSRoute/default/tls-hostnames] spec.hostnames: Too many: 1025: must have at most 1024 items
+problem: udp-parents.yaml:4 [UDPRoute/default/udp-parents] spec.parentRefs: Too many: 33: must have at most 32 items
+`
+	if got := describe(readOnce(t, Config{Dir: dir})); got != want {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
 // Nothing outside of the folder is read, and nothing blocks.
 func TestStrangeFiles(t *testing.T) {
 	t.Parallel()

@@ -120,8 +120,15 @@ func (s *Schemas) compile(plural string, source *apiextensionsv1.JSONSchemaProps
 // would refuse.
 func (k *kindSchema) admit(d *document) {
 	unknown := pruning.PruneWithOptions(d.obj, k.structural, true, schema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
-	for _, path := range unknown {
-		d.fail(path, "unknown field %q", path)
+	for i, path := range unknown {
+		if i == maxProblemsPerObject {
+			break // no more are kept, and hints take time
+		}
+		hint := ""
+		if near := nearField(k.structural, path); near != "" {
+			hint = fmt.Sprintf("; did you mean %q?", near)
+		}
+		d.fail(path, "unknown field %q%s", path, hint)
 	}
 	// Its own controller writes the status; an API server drops what a manifest says.
 	delete(d.obj, "status")
