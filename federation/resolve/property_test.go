@@ -230,6 +230,11 @@ func TestUpdateEqualsResolve(t *testing.T) {
 		res := Resolve(local, snap)
 		for range rapid.IntRange(1, 25).Draw(t, "edits") {
 			steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 4).Draw(t, "steps")
+			if rapid.IntRange(0, 3).Draw(t, "drain") == 0 { // a drain's step changes nothing else
+				c := rapid.SampledFrom(b.Snapshot().Clusters()).Draw(t, "draining")
+				c.Drained = rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "drained")
+				steps = []step{{member: &c}}
+			}
 			snap, changed := applySteps(t, b, steps)
 			before := dump(res)
 			next, delta := res.Update(snap, changed)
