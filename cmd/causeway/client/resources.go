@@ -184,7 +184,7 @@ func routeRows(m proto.Message) [][]string {
 	}
 	var out [][]string
 	for _, p := range parents {
-		accepted, a := verdict(p.GetConditions(), "Accepted")
+		accepted, a := acceptance(p.GetConditions())
 		resolved, b := verdict(p.GetConditions(), "ResolvedRefs")
 		messages := slices.DeleteFunc([]string{a, b, said}, func(s string) bool { return s == "" })
 		out = append(out, []string{r.GetNamespace(), r.GetName(), r.GetKind(), r.GetCluster(), cell(parentName(r, p)), accepted, resolved, list(obeyed, 0),
@@ -209,6 +209,27 @@ func parentName(r *causewayv1.Route, p *causewayv1.RouteParent) string {
 		text += "#" + p.GetSectionName()
 	}
 	return text
+}
+
+// acceptance shows whether a parent takes a route, all of it or, by Gateway API's
+// PartiallyInvalid, only some rules; the message of an accepted route says what it
+// was not accepted for.
+func acceptance(conditions []*causewayv1.Condition) (short, message string) {
+	short, message = verdict(conditions, "Accepted")
+	if short != "True" {
+		return short, message
+	}
+	var said []string
+	for _, c := range conditions {
+		switch {
+		case c.GetType() == "PartiallyInvalid" && c.GetStatus() == "True":
+			short = "Partially:" + c.GetReason()
+			said = append(said, c.GetMessage())
+		case c.GetType() == "Accepted" && c.GetMessage() != "":
+			said = append(said, c.GetMessage())
+		}
+	}
+	return short, strings.Join(said, "; ")
 }
 
 // verdict shows a condition: its status, with the reason unless it is True; and
