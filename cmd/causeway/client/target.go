@@ -38,32 +38,6 @@ func sourceMessage(s explain.Source) *causewayv1.Source {
 	return out
 }
 
-// parseURL reads a URL that may leave out its scheme.
-func parseURL(raw string) (*url.URL, int32, error) {
-	if !strings.Contains(raw, "://") {
-		raw = "http://" + raw
-	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, 0, fmt.Errorf("URL: %w", err)
-	}
-	switch {
-	case u.Scheme != "http":
-		return nil, 0, fmt.Errorf("URL %s: only http is supported", raw)
-	case u.Hostname() == "":
-		return nil, 0, fmt.Errorf("URL %s has no host", raw)
-	case u.User != nil:
-		return nil, 0, errors.New("a URL with user and password is not supported: give a header, -H \"Authorization: ...\"")
-	}
-	port := 80
-	if p := u.Port(); p != "" {
-		if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
-			return nil, 0, fmt.Errorf("URL %s: port %s is not from 1 to 65535", raw, p)
-		}
-	}
-	return u, int32(port), nil
-}
-
 // speech is what a client speaks to whom it has reached.
 type speech int
 
