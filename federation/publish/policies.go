@@ -13,7 +13,7 @@ import (
 // a policy names is in its own namespace.
 type policies struct {
 	named    map[name]links
-	byTarget map[name]map[name]struct{} // policies by the Service, or the ServiceImport of its name
+	byTarget map[name]map[name]struct{} // policies by the Service
 	byCA     map[name]map[name]struct{} // policies by the ConfigMap of their CA certificates
 }
 
@@ -43,7 +43,7 @@ func (p *policies) put(n name, o *cluster.Object) {
 	}
 	var l links
 	for _, t := range v.Spec.TargetRefs {
-		if federation.TargetKind(t) != "" {
+		if federation.TargetKind(t) == cluster.KindService {
 			to := name{n.namespace, string(t.Name)}
 			l.targets = append(l.targets, to)
 			add(p.byTarget, to, n)

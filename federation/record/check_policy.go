@@ -61,14 +61,23 @@ func checkAltName(n *gatewayv1.SubjectAltName) error {
 // HasCA tells whether a ConfigMap has anything that could cross: certificates
 // under CAKey.
 func HasCA(v *corev1.ConfigMap) bool {
-	return strings.Contains(v.Data[CAKey], "-----BEGIN CERTIFICATE-----")
+	return strings.Contains(certificates(v), "-----BEGIN CERTIFICATE-----")
+}
+
+// certificates reads CAKey where the resolver does: kubectl puts a file that isn't
+// UTF-8 throughout into binaryData.
+func certificates(v *corev1.ConfigMap) string {
+	if text := v.Data[CAKey]; text != "" {
+		return text
+	}
+	return string(v.BinaryData[CAKey])
 }
 
 // checkCA looks at the certificates that a ConfigMap gives away. Whether they are
 // any good is the resolver's question, where the policy that names them is
 // reported on; that no key goes with them is asked here.
 func checkCA(v *corev1.ConfigMap) error {
-	text := v.Data[CAKey]
+	text := certificates(v)
 	switch {
 	case !HasCA(v):
 		return fmt.Errorf("has no certificate in PEM in data[%s]", CAKey)

@@ -116,7 +116,7 @@ func encodeConfigMap(value any) (document, error) {
 	if !ok {
 		return document{}, fmt.Errorf("holds a %T", value)
 	}
-	return document{Data: map[string]string{CAKey: v.Data[CAKey]}}, checkCA(v)
+	return document{Data: map[string]string{CAKey: certificates(v)}}, checkCA(v)
 }
 
 func decodeConfigMap(data []byte, ref cluster.Ref) (any, error) {
@@ -126,7 +126,7 @@ func decodeConfigMap(data []byte, ref cluster.Ref) (any, error) {
 	}
 	// An older or a hostile writer may say more than crosses.
 	out := &corev1.ConfigMap{TypeMeta: typeMeta("v1", ref.Kind), ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name},
-		Data: map[string]string{CAKey: v.Data[CAKey]}}
+		Data: map[string]string{CAKey: certificates(&v)}}
 	return out, checkCA(&v)
 }
 

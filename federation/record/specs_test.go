@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster"
@@ -171,6 +172,16 @@ func TestCertificatesOnly(t *testing.T) {
 		if _, err := record.EncodeObject(recordtest.ConfigMap(east, "app", "ca", 1, data)); err == nil || !strings.Contains(err.Error(), "ConfigMap/app/ca: ") || !strings.Contains(err.Error(), say) {
 			t.Errorf("%.60q: error %v does not say %q", data, err, say)
 		}
+	}
+	binary := recordtest.ConfigMap(east, "app", "ca", 1, "")
+	binary.Value.(*corev1.ConfigMap).BinaryData = map[string][]byte{record.CAKey: []byte(recordtest.CA)}
+	r, err := record.EncodeObject(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := record.Decode(kv(r))
+	if err != nil || c.Objects[0].Value.(*corev1.ConfigMap).Data[record.CAKey] != recordtest.CA {
+		t.Errorf("certificates of binaryData come as %+v, %v", c, err)
 	}
 	for _, json := range []string{`{"metadata":{"namespace":"app","name":"a"}}`, `{"metadata":{"namespace":"app","name":"a"},"data":{"ca.crt":7}}`} {
 		value, err := proto.Marshal(&causewayv1.Object{Kind: "ConfigMap", Namespace: "app", Name: "a", Json: []byte(json)})
