@@ -132,6 +132,7 @@ type batch struct {
 	res   *translate.Resources
 	stamp Stamp
 	full  bool
+	idle  bool // changes nothing for the node
 	names [kinds]map[string]struct{}
 }
 

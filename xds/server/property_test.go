@@ -37,7 +37,9 @@ func (d *driver) pump() {
 		d.wire = append(d.wire, resp)
 	}
 	d.l.takeEvents()
-	st := d.l.status(&ProxyStatus{})
+	var p published
+	d.l.status(&p)
+	st := p.written()
 	if st.Acked > st.Revision {
 		d.t.Fatalf("acknowledged %d of %d", st.Acked, st.Revision)
 	}
@@ -240,7 +242,9 @@ func (d *driver) check() {
 	if len(d.c.faults) > 0 {
 		t.Fatal(strings.Join(d.c.faults, "\n"))
 	}
-	st := d.l.status(&ProxyStatus{})
+	var p published
+	d.l.status(&p)
+	st := p.written()
 	rejected := map[key]bool{}
 	for e := range d.l.rejected {
 		rejected[e.key] = true

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -54,10 +53,11 @@ type node struct {
 	id     string
 	signal chan struct{} // capacity 1: there is something in the mailbox
 	ended  chan struct{} // closed: the stream is to end, for the reason in why
-	status atomic.Pointer[ProxyStatus]
 
 	// Under proxy.mu.
+	status    published
 	why       *status.Status
+	taken     uint64 // proxy.seq of what the stream has taken in
 	applied   uint64 // proxy.seq of what the published status is about
 	box       batch
 	size      int // names in the box
@@ -207,7 +207,7 @@ func (s *Server) attach(proxyID, nodeID, envoy string) (*proxy, *node, error) {
 		}
 	}
 	s.streams++
-	n.status.Store(&ProxyStatus{Proxy: proxyID, Node: nodeID, Envoy: envoy, Connected: true, Since: time.Now()})
+	n.status.ProxyStatus = ProxyStatus{Proxy: proxyID, Node: nodeID, Envoy: envoy, Connected: true, Since: time.Now()}
 	p.nodes[nodeID] = n
 	if p.res != nil {
 		n.post(p, translate.Changes{}, true, 0)
@@ -222,9 +222,7 @@ func (s *Server) detach(p *proxy, n *node) {
 	p.mu.Lock()
 	n.end(nil)
 	n.share(s.metrics, [kinds]int{})
-	last := *n.status.Load()
-	last.Connected, last.Since = false, time.Now()
-	n.status.Store(&last)
+	n.status.Connected, n.status.Since = false, time.Now()
 	if p.res == nil && p.nodes[n.id] == n {
 		delete(p.nodes, n.id)
 	}
@@ -245,8 +243,8 @@ func (p *proxy) prune(forget time.Duration, limit int) {
 	}
 	var list []gone
 	for id, n := range p.nodes {
-		if st := n.status.Load(); !st.Connected {
-			list = append(list, gone{id, st.Since})
+		if !n.status.Connected {
+			list = append(list, gone{id, n.status.Since})
 		}
 	}
 	slices.SortFunc(list, func(a, b gone) int { return a.at.Compare(b.at) })
@@ -266,9 +264,14 @@ func (p *proxy) statuses(forget time.Duration) []ProxyStatus {
 	}
 	out := make([]ProxyStatus, 0, len(p.nodes))
 	for _, n := range p.nodes {
-		st := *n.status.Load()
+		st := n.status.written()
+		inSync := n.applied == n.taken && st.Acked == st.Revision
 		st.Revision, st.Overflows = p.stamp.Revision, n.overflows
-		if n.applied != p.seq {
+		switch {
+		case n.applied == p.seq:
+		case n.box.idle && inSync:
+			st.Acked = st.Revision
+		default:
 			st.Acked = min(st.Acked, st.Revision-1)
 		}
 		out = append(out, st)
@@ -280,10 +283,16 @@ func (p *proxy) statuses(forget time.Duration) []ProxyStatus {
 // node's mailbox, and reports whether that overflowed. The caller holds proxy.mu.
 func (n *node) post(p *proxy, c translate.Changes, full bool, backlog int) (overflow bool) {
 	b, stamp := &n.box, p.stamp
-	if b.res != nil {
+	if b.res != nil && !b.idle {
 		stamp.At = b.stamp.At // the lag counts from the oldest change that waits
 	}
+	// What changes nothing for the node waits until something does: most changes
+	// of a clusterset concern few of its proxies.
+	b.idle = !full && c.Empty() && (b.res == nil || b.idle)
 	b.seq, b.res, b.stamp, b.full = p.seq, p.res, stamp, b.full || full
+	if b.idle {
+		return false
+	}
 	if !b.full {
 		for _, byType := range []map[string][]string{c.Changed, c.Removed} {
 			for typeURL, names := range byType {
@@ -322,6 +331,9 @@ func (p *proxy) take(n *node) (batch, bool) {
 	defer p.mu.Unlock()
 	b := n.box
 	n.box, n.size = batch{}, 0
+	if b.res != nil {
+		n.taken = b.seq
+	}
 	return b, b.res != nil
 }
 

@@ -73,13 +73,36 @@ const maxRejected = 100
 
 func setVersion(sum uint64) string { return fmt.Sprintf("%016x", sum) }
 
-// status is the ledger's part of the status. previous lends its list of
-// rejections if that is still right.
-func (l *ledger) status(previous *ProxyStatus) ProxyStatus {
-	out := ProxyStatus{
-		Revision: l.marks.newest.Revision, Acked: l.marks.acked(),
-		Rejected: previous.Rejected, RejectedTotal: len(l.rejected), Types: make([]TypeStatus, 0, kinds),
+// published is a ProxyStatus that nobody has asked for yet: a stream publishes
+// after each step, so what takes writing out is left as numbers.
+type published struct {
+	ProxyStatus // without Types
+	told        bool
+	types       [kinds]struct {
+		TypeStatus           // without the versions,
+		held, offered uint64 // whose sums these are
 	}
+}
+
+// written is the status as it is shown.
+func (p *published) written() ProxyStatus {
+	out := p.ProxyStatus
+	if !p.told {
+		return out
+	}
+	out.Types = make([]TypeStatus, 0, kinds)
+	for k, t := range p.types {
+		t.TypeURL, t.Sent, t.Acked = kind(k).url(), setVersion(t.held+t.offered), setVersion(t.held)
+		out.Types = append(out.Types, t.TypeStatus)
+	}
+	return out
+}
+
+// status writes the ledger's part of the status.
+func (l *ledger) status(out *published) {
+	out.told = true
+	out.Revision, out.Acked = l.marks.newest.Revision, l.marks.acked()
+	out.RejectedTotal, out.BytesSent = len(l.rejected), 0
 	if l.res == nil {
 		out.Acked = 0
 	}
@@ -88,7 +111,6 @@ func (l *ledger) status(previous *ProxyStatus) ProxyStatus {
 	}
 	for k, t := range l.types {
 		s := TypeStatus{
-			TypeURL: kind(k).url(), Sent: setVersion(t.heldSum + t.offerSum), Acked: setVersion(t.heldSum),
 			Subscribed: t.named, Wildcard: t.wildcard, Resources: t.holds,
 			Pending: len(t.fresh), Responses: t.responses, Acks: t.acks, Nacks: t.nacks, Bytes: t.bytes,
 		}
@@ -107,9 +129,9 @@ func (l *ledger) status(previous *ProxyStatus) ProxyStatus {
 			}
 		}
 		out.BytesSent += t.bytes
-		out.Types = append(out.Types, s)
+		to := &out.types[k]
+		to.TypeStatus, to.held, to.offered = s, t.heldSum, t.offerSum
 	}
-	return out
 }
 
 func (l *ledger) rejections() []Rejection {

@@ -121,7 +121,7 @@ func (s *Server) open(ctx context.Context, g discoveryv3.AggregatedDiscoveryServ
 		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits, s.analyst), begun: time.Now(),
 		log: s.log.With("proxy", proxyID, "node", id),
 	}
-	st.log.Info("discovery stream opened", "envoy", n.status.Load().Envoy)
+	st.log.Info("discovery stream opened", "envoy", envoyVersion(first.GetNode()))
 	s.wake()
 	return st, nil
 }
@@ -170,8 +170,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 func (st *stream) send() error {
 	for {
 		k, resp := st.l.next(time.Now())
-		st.report()
 		if resp == nil {
+			st.report()
 			return nil
 		}
 		size := uint64(proto.Size(resp))
@@ -231,17 +231,14 @@ func (st *stream) report() {
 	for _, e := range st.l.takeEvents() {
 		st.observe(e)
 	}
-	previous := st.n.status.Load()
-	now := st.l.status(previous)
-	now.Proxy, now.Node, now.Envoy = previous.Proxy, previous.Node, previous.Envoy
-	now.Connected, now.Since, now.Lag = true, st.begun, st.lag
 	var rejected [kinds]int
 	for e := range st.l.rejected {
 		rejected[e.kind]++
 	}
 	st.p.mu.Lock()
 	if !st.n.over() { // else what detach has published is the last word
-		st.n.status.Store(&now)
+		st.l.status(&st.n.status)
+		st.n.status.Since, st.n.status.Lag = st.begun, st.lag
 		st.n.applied = st.l.seq
 		st.n.share(st.metrics, rejected)
 	}

@@ -268,6 +268,8 @@ func (b *edit) set(k unitKey, u *unit) {
 	old, _ := b.units.Get(key)
 	if old == nil {
 		old = &unit{}
+	} else if u != nil && old.same(u) {
+		return
 	}
 	if u == nil {
 		b.units.Delete(key)

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -138,6 +139,14 @@ func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
 	})
 	u.needs = slices.Compact(u.needs)
 	return u
+}
+
+// same reports whether nothing differs; then the old one may stay.
+func (u *unit) same(o *unit) bool {
+	return slices.Equal(u.needs, o.needs) && slices.Equal(u.problems, o.problems) &&
+		maps.EqualFunc(u.resources, o.resources, func(a, b []*Resource) bool {
+			return slices.EqualFunc(a, b, func(x, y *Resource) bool { return x == y || x.same(y) })
+		})
 }
 
 func (u *unit) add(typeURL string, r *Resource) {
