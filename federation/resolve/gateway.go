@@ -135,6 +135,9 @@ func (r *reader) bindAll(g *gatewayView, p *parentView, listeners []*placed) {
 func (g *gatewayView) settle(all []*placed) []fact {
 	lost := map[RouteID][]rejection{}
 	for _, l := range all {
+		if !contested(l.attached) {
+			continue
+		}
 		list := make([]claim, len(l.attached))
 		for i, b := range l.attached {
 			list[i] = claim{route: b.obj, hosts: narrow(l.hostname, b.hosts)}
@@ -156,6 +159,15 @@ func (g *gatewayView) settle(all []*placed) []fact {
 		out = append(out, fact{rejectedKey(id), list})
 	}
 	return out
+}
+
+// contested tells whether there are both HTTPRoutes and GRPCRoutes.
+func contested(routes []*boundRoute) bool {
+	var http, grpc bool
+	for _, b := range routes {
+		http, grpc = http || b.obj.Kind == cluster.KindHTTPRoute, grpc || b.obj.Kind == cluster.KindGRPCRoute
+	}
+	return http && grpc
 }
 
 // rejection says that a listener does not take a route that attaches to it.
@@ -207,12 +219,12 @@ func (g *gatewayView) merge(l *placed, claimed map[portKey]map[string]*placed) L
 	hosts := []string{hostOrAny(l.hostname)}
 	byHost := map[string][]*boundRoute{}
 	for _, b := range l.attached {
-		hosts = append(hosts, narrow(l.hostname, b.hosts)...)
-		names := b.hosts
-		if len(names) == 0 {
-			names = []string{"*"}
+		if len(b.hosts) == 0 {
+			byHost["*"] = append(byHost["*"], b)
+			continue
 		}
-		for _, h := range names {
+		hosts = append(hosts, narrow(l.hostname, b.hosts)...)
+		for _, h := range b.hosts {
 			byHost[h] = append(byHost[h], b)
 		}
 	}

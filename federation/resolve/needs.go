@@ -3,6 +3,7 @@ package resolve
 import (
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/causeway-mesh/causeway/federation"
 )
@@ -83,16 +84,30 @@ func eachTarget(t *RouteTable, do func(k BackendKey, chain *FrontendKey)) {
 // fact for a Key; several units may have one each.
 type fact struct {
 	key   federation.Key
-	value any // compared with reflect.DeepEqual; never changed
+	value any // compared with its method equal, else with reflect.DeepEqual; never changed
+}
+
+func sameFact(a, b any) bool {
+	if x, ok := a.(interface{ equal(any) bool }); ok {
+		return x.equal(b)
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // factKey makes a Key that no set of the Snapshot has.
 func factKey(what string, parts ...string) federation.Key {
-	k := "fact\x00" + what
+	n := len("fact\x00") + len(what) + 1
 	for _, p := range parts {
-		k += "\x00" + p
+		n += len(p) + 1
 	}
-	return federation.Key(k + "\x00")
+	var k strings.Builder
+	k.Grow(n)
+	k.WriteString("fact\x00" + what + "\x00")
+	for _, p := range parts {
+		k.WriteString(p)
+		k.WriteByte(0)
+	}
+	return federation.Key(k.String())
 }
 
 func (u *run) reader() *reader {
@@ -113,7 +128,7 @@ func (u *run) factsOf(k federation.Key) []any {
 // putFacts replaces the facts of a unit, queues the readers of those that differ,
 // and gives their Keys, sorted.
 func (u *run) putFacts(x unit, id string, old []federation.Key, next []fact) []federation.Key {
-	var keys []federation.Key
+	keys := make([]federation.Key, 0, len(next))
 	changed := func(k federation.Key) {
 		u.readers.Root().WalkPrefix([]byte(string(k)+readerSep), func(_ []byte, reader unit) bool {
 			if reader.class <= x.class {
@@ -123,11 +138,12 @@ func (u *run) putFacts(x unit, id string, old []federation.Key, next []fact) []f
 			return false
 		})
 	}
+	var at []byte
 	for _, f := range next {
 		keys = append(keys, f.key)
-		at := []byte(string(f.key) + readerSep + id)
-		if v, ok := u.facts.Get(at); !ok || !reflect.DeepEqual(v, f.value) {
-			u.facts.Insert(at, f.value)
+		at = append(append(append(at[:0], f.key...), readerSep...), id...)
+		if v, ok := u.facts.Get(at); !ok || !sameFact(v, f.value) {
+			u.facts.Insert(slices.Clone(at), f.value) // the tree keeps the key
 			changed(f.key)
 		}
 	}

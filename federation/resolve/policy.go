@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -271,7 +272,7 @@ func (r *reader) usersOf(o *cluster.Object, service string, ports []int32, gatew
 		return o.Cluster == r.local || r.exportedService(o.Cluster, o.Namespace, service) != nil
 	}
 	for _, f := range r.facts(useKey(o.Namespace, service)) {
-		u := f.(usage)
+		u := f.(*usage)
 		if !slices.ContainsFunc(u.backends, reaches) {
 			continue
 		}
@@ -288,12 +289,17 @@ func (r *reader) usersOf(o *cluster.Object, service string, ports []int32, gatew
 // usage says that a Gateway's requests, or those that go through a frontend's
 // producer routes, may reach a service, and by which backends.
 type usage struct {
-	gateway  string      // "namespace/name", or
-	frontend FrontendKey // without a Gateway
-	backends []BackendKey
+	gateway  string       // "namespace/name", or
+	frontend FrontendKey  // without a Gateway
+	backends []BackendKey // sorted
 }
 
-// useKey is the Key of the facts about who uses a service: usage.
+func (u *usage) equal(v any) bool {
+	o, ok := v.(*usage)
+	return ok && u.gateway == o.gateway && u.frontend == o.frontend && slices.Equal(u.backends, o.backends)
+}
+
+// useKey is the Key of the facts about who uses a service: *usage.
 func useKey(ns, name string) federation.Key { return factKey("use", ns, name) }
 
 // chainedKey is the Key of the facts about which Gateways chain through a
@@ -303,13 +309,13 @@ func chainedKey(f FrontendKey) federation.Key { return factKey("chained", f.Stri
 // usesOfGateway tells of the services to which BackendTLSPolicies matter for a
 // Gateway: bytes that are passed as they are don't count.
 func usesOfGateway(g *Gateway) []fact {
-	u := uses{}
+	var used []BackendKey
 	chains := map[FrontendKey]bool{}
 	visit := func(k BackendKey, chain *FrontendKey) {
 		if chain != nil {
 			chains[*chain] = true
 		} else {
-			u.add(k)
+			used = append(used, k)
 		}
 	}
 	for i := range g.Listeners {
@@ -320,7 +326,7 @@ func usesOfGateway(g *Gateway) []fact {
 			}
 		}
 	}
-	out := u.facts(usage{gateway: g.Key()})
+	out := usageFacts(used, usage{gateway: g.Key()})
 	for f := range chains {
 		out = append(out, fact{chainedKey(f), g.Key()})
 	}
@@ -330,37 +336,44 @@ func usesOfGateway(g *Gateway) []fact {
 // usesOfFrontend tells of the services that requests reach through a frontend's
 // producer routes.
 func usesOfFrontend(f *Frontend) []fact {
-	u := uses{}
+	var used []BackendKey
 	for _, p := range f.Ports {
 		if p.Producer != nil && p.Producer.Forward == nil {
-			eachTarget(p.Producer, func(k BackendKey, _ *FrontendKey) { u.add(k) })
+			eachTarget(p.Producer, func(k BackendKey, _ *FrontendKey) { used = append(used, k) })
 		}
 	}
-	return u.facts(usage{frontend: f.Key})
+	return usageFacts(used, usage{frontend: f.Key})
 }
 
-// uses are backends by the namespace and name of their service.
-type uses map[[2]string]map[BackendKey]bool
-
-func (u uses) add(k BackendKey) {
-	at := [2]string{k.Namespace, k.Name}
-	if u[at] == nil {
-		u[at] = map[BackendKey]bool{}
-	}
-	u[at][k] = true
-}
-
-func (u uses) facts(by usage) []fact {
-	out := make([]fact, 0, len(u))
-	for at, set := range u {
-		x := by
-		for k := range set {
-			x.backends = append(x.backends, k)
+// usageFacts makes one fact for each service.
+func usageFacts(used []BackendKey, by usage) []fact {
+	slices.SortFunc(used, compareBackends)
+	used = slices.Compact(used)
+	list := make([]usage, 0, len(used))
+	out := make([]fact, 0, len(used))
+	for len(used) > 0 {
+		n := 1
+		for n < len(used) && used[n].Namespace == used[0].Namespace && used[n].Name == used[0].Name {
+			n++
 		}
-		slices.SortFunc(x.backends, func(a, b BackendKey) int { return strings.Compare(a.String(), b.String()) })
-		out = append(out, fact{useKey(at[0], at[1]), x})
+		by.backends = used[:n:n]
+		list = append(list, by)
+		out = append(out, fact{useKey(used[0].Namespace, used[0].Name), &list[len(list)-1]})
+		used = used[n:]
 	}
 	return out
+}
+
+func compareBackends(a, b BackendKey) int {
+	http2 := 0
+	switch {
+	case a.HTTP2 && !b.HTTP2:
+		http2 = 1
+	case b.HTTP2 && !a.HTTP2:
+		http2 = -1
+	}
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(string(a.Kind), string(b.Kind)),
+		cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Cluster), string(b.Cluster)), strings.Compare(a.Protocol, b.Protocol), http2)
 }
 
 func sortedKeys(m map[string]bool) []string {
