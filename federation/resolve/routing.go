@@ -408,6 +408,10 @@ type BackendTLS struct {
 type Crossing struct {
 	Cluster     cluster.ID
 	TrustDomain string
+	// TLS is true where the cluster's crossing gateways reach the backend by TLS,
+	// because a BackendTLSPolicy of the cluster says so. It holds for what
+	// BackendConfig.TLS holds for.
+	TLS bool
 }
 
 // EndpointGroup holds the endpoints of one cluster. Groups of priority 0 are

@@ -240,13 +240,13 @@ func verdicts(h *explain.Hop) (out []string) {
 
 // listens tells where a request goes, as DNS and a Gateway's address would.
 func (p *proxy) listens(res *resolve.Result, from explain.Source, q explain.Request) (netip.AddrPort, bool) {
-	name := translate.GatewayListenerName(q.Port)
+	name := translate.GatewayListenerName(translate.TransportTCP, q.Port)
 	if from.Gateway == "" {
 		k, ok := explain.FrontendOf(q.Host, from.Namespace)
 		if !ok {
 			return netip.AddrPort{}, false
 		}
-		name = translate.FrontendListenerName(k, q.Port)
+		name = translate.FrontendListenerName(k, translate.TransportTCP, q.Port)
 	}
 	if _, ok := p.state.Load().Resources.Get(translate.TypeListener, name); !ok {
 		return netip.AddrPort{}, false

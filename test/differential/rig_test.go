@@ -196,12 +196,12 @@ func (b *binds) of(key string) (netip.AddrPort, bool) {
 	return a, true
 }
 
-func (b *binds) Frontend(_ translate.Proxy, key resolve.FrontendKey, _ translate.Transport, port int32) (netip.AddrPort, bool) {
-	return b.of(translate.FrontendListenerName(key, port))
+func (b *binds) Frontend(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return b.of(translate.FrontendListenerName(key, t, port))
 }
 
-func (b *binds) Gateway(_ translate.Proxy, _ translate.Transport, port int32) (netip.AddrPort, bool) {
-	return b.of(translate.GatewayListenerName(port))
+func (b *binds) Gateway(_ translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return b.of(translate.GatewayListenerName(t, port))
 }
 
 func (b *binds) Crossing(translate.Proxy) (netip.AddrPort, bool) { return b.of("crossing") }

@@ -2,11 +2,12 @@ package translate
 
 import (
 	"math"
+	"slices"
+	"strconv"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -71,26 +72,84 @@ func noBreakers() *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: list}
 }
 
-// backendCluster translates the part of a backend that endpoints don't change.
-func backendCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
+// backendCluster translates the part of a backend that endpoints don't change, for
+// what speaks HTTP. client is the certificate that the proxy shows to backends,
+// roots the file with the system's authorities.
+func backendCluster(b *resolve.Backend, client *resolve.Certificate, roots string) (*clusterv3.Cluster, []Problem) {
 	name := b.Key.String()
+	if b.Config.Protocol == protocolUDP {
+		return udpCluster(name, name, &b.Config), nil
+	}
 	c := edsCluster(name, name)
 	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	// What is opaque to sidecars may still be the backend of an HTTPRoute.
-	c.TypedExtensionProtocolOptions = speaks(b.Config.AppProtocol == resolve.AppH2C)
-	var problems []Problem
+	h2 := b.Config.AppProtocol == resolve.AppH2C
+	c.TypedExtensionProtocolOptions = speaks(h2)
+	affinity(c, &b.Config)
+	matches, problems := crossingMatches(b, func(x resolve.Crossing) string {
+		if x.TLS {
+			return tlsSNI(b.Key)
+		}
+		return b.Key.SNI()
+	})
+	if roots == "" && slices.ContainsFunc(b.Config.TLS, func(t resolve.BackendTLS) bool { return t.System }) {
+		problems = append(problems, Problem{Subject: name, Message: "a BackendTLSPolicy asks for the system's certificate authorities, and there is no file with them: nothing is trusted"})
+	}
+	c.TransportSocketMatches = append(matches, tlsMatches(b, h2, client, roots)...)
+	return c, problems
+}
+
+// rawCluster passes bytes to a backend as they are.
+func rawCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
+	c := edsCluster(RawName(b.Key), b.Key.String())
+	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
+	affinity(c, &b.Config)
+	matches, problems := crossingMatches(b, func(resolve.Crossing) string { return b.Key.SNI() })
+	c.TransportSocketMatches = matches
+	return c, problems
+}
+
+// affinity keeps clients at one endpoint by their address, if they are to be kept.
+func affinity(c *clusterv3.Cluster, cfg *resolve.BackendConfig) {
+	if cfg.ClientIP {
+		c.LbPolicy = clusterv3.Cluster_MAGLEV
+	}
+}
+
+// tlsSNI is the server name by which a crossing gateway knows a port that it
+// reaches by TLS (BackendTLSPolicy).
+func tlsSNI(k resolve.BackendKey) string {
+	port := strconv.Itoa(int(k.Port))
+	return port + "-tls" + k.SNI()[len(port):]
+}
+
+// crossingMatches says how the crossing gateways of other networks are entered.
+func crossingMatches(b *resolve.Backend, sni func(resolve.Crossing) string) (out []*clusterv3.Cluster_TransportSocketMatch, problems []Problem) {
 	for _, x := range b.Config.Crossings {
 		if x.TrustDomain == "" {
-			problems = append(problems, Problem{Subject: name, Message: "cluster " + string(x.Cluster) + " names no trust domain, so its crossing gateways can't be told from others"})
+			problems = append(problems, Problem{Subject: b.Key.String(), Message: "cluster " + string(x.Cluster) + " names no trust domain, so its crossing gateways can't be told from others"})
 			continue
 		}
-		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
+		out = append(out, &clusterv3.Cluster_TransportSocketMatch{
 			Name:            string(x.Cluster),
 			Match:           &structpb.Struct{Fields: map[string]*structpb.Value{keyCrossing: structpb.NewStringValue(string(x.Cluster))}},
-			TransportSocket: crossingTLS(x.TrustDomain, b.Key.SNI()),
+			TransportSocket: crossingTLS(x.TrustDomain, sni(x)),
 		})
 	}
-	return c, problems
+	return out, problems
+}
+
+// tlsMatches says how endpoints are reached by TLS that are reached directly.
+func tlsMatches(b *resolve.Backend, h2 bool, client *resolve.Certificate, roots string) (out []*clusterv3.Cluster_TransportSocketMatch) {
+	for i := range b.Config.TLS {
+		t := &b.Config.TLS[i]
+		out = append(out, &clusterv3.Cluster_TransportSocketMatch{
+			Name:            keyTLS + "/" + string(t.Cluster),
+			Match:           &structpb.Struct{Fields: map[string]*structpb.Value{keyTLS: structpb.NewStringValue(string(t.Cluster))}},
+			TransportSocket: backendTLS(t, h2, client, roots),
+		})
+	}
+	return out
 }
 
 // speaks says how requests are sent: by HTTP/2 with prior knowledge, or by HTTP/1.1.
@@ -137,26 +196,12 @@ func tls13() *tlsv3.TlsParameters {
 // chainCluster leads to the internal listener of a chain. The second hop speaks
 // what the client spoke, so that the first one changes nothing.
 func chainCluster(name string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       dur(connectTimeout),
-		CircuitBreakers:      noBreakers(),
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: name,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{
-					Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-						AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: name},
-					}},
-				}}},
-			}}}},
-		},
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
-			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
-			}},
-		})},
-	}
+	c := internalCluster(name)
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+			HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+		}},
+	})}
+	return c
 }

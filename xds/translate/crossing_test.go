@@ -240,7 +240,7 @@ func TestOpaqueInEnvoy(t *testing.T) {
 	in.Result = result("east", governed, service("a", resolve.AppTCP, a), service("b", resolve.AppTCP, b))
 	in.Bindings, in.Cache, in.Identity, in.Bundles = binds, w.cache, r.state.in.Identity, r.state.in.Bundles
 	next, changes := r.state.Update(in, resolve.Delta{Frontends: []string{f.Key.String()}})
-	if got := changes.Removed[TypeCluster]; len(got) != 1 || got[0] != "Service/app/a/80" {
+	if got := changes.Removed[TypeCluster]; len(got) != 1 || got[0] != "raw/Service/app/a/80" {
 		t.Errorf("nothing refers to a any more, and the changes are %v", changes)
 	}
 	r.feed.set(next)

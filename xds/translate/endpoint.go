@@ -15,16 +15,17 @@ import (
 // less than 1/1.4 of it, by weight, is healthy.
 const overprovisioning = 140
 
-// loadAssignment translates a backend's endpoints. A group becomes a locality of
-// its own (sub_zone is the cluster), so that clusters of one zone stay apart.
-func loadAssignment(b *resolve.Backend) (*endpointv3.ClusterLoadAssignment, []Problem) {
+// assignment translates a backend's endpoints. A group becomes a locality of its
+// own (sub_zone is the cluster), so that clusters of one zone stay apart. instead,
+// if it is there and gives something, takes the place of a group's endpoints.
+func assignment(name string, b *resolve.Backend, instead func(*resolve.EndpointGroup) []*endpointv3.LbEndpoint) (*endpointv3.ClusterLoadAssignment, []Problem) {
 	var problems []Problem
 	known := map[string]bool{}
 	for _, c := range b.Config.Crossings {
 		known[string(c.Cluster)] = c.TrustDomain != ""
 	}
 	out := &endpointv3.ClusterLoadAssignment{
-		ClusterName: b.Key.String(),
+		ClusterName: name,
 		Policy: &endpointv3.ClusterLoadAssignment_Policy{
 			OverprovisioningFactor: u32(overprovisioning),
 			// An endpoint of a crossing gateway stands for all behind it.
@@ -45,7 +46,15 @@ func loadAssignment(b *resolve.Backend) (*endpointv3.ClusterLoadAssignment, []Pr
 		l := &endpointv3.LocalityLbEndpoints{
 			Locality: &corev3.Locality{Region: g.Region, Zone: g.Zone, SubZone: string(g.Cluster)},
 		}
+		var taken bool
+		if instead != nil {
+			l.LbEndpoints = instead(g)
+			taken = len(l.LbEndpoints) > 0
+		}
 		for j := range g.Endpoints {
+			if taken {
+				break
+			}
 			e := &g.Endpoints[j]
 			if !e.Addr.IsValid() || e.Addr.Port() == 0 {
 				if e.Host != "" {
@@ -55,7 +64,7 @@ func loadAssignment(b *resolve.Backend) (*endpointv3.ClusterLoadAssignment, []Pr
 				}
 				continue
 			}
-			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(g, e))
+			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(&b.Config, g, e))
 		}
 		if len(l.LbEndpoints) == 0 {
 			continue
@@ -69,7 +78,7 @@ func loadAssignment(b *resolve.Backend) (*endpointv3.ClusterLoadAssignment, []Pr
 	return out, problems
 }
 
-func lbEndpoint(g *resolve.EndpointGroup, e *resolve.Endpoint) *endpointv3.LbEndpoint {
+func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.Endpoint) *endpointv3.LbEndpoint {
 	health := corev3.HealthStatus_UNHEALTHY
 	if e.Healthy {
 		health = corev3.HealthStatus_HEALTHY
@@ -82,6 +91,9 @@ func lbEndpoint(g *resolve.EndpointGroup, e *resolve.Endpoint) *endpointv3.LbEnd
 	meta[metaCauseway] = &structpb.Struct{Fields: ours}
 	if g.Crossing {
 		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyCrossing: structpb.NewStringValue(string(g.Cluster))}}
+	}
+	if tlsOf(c, g) != nil {
+		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyTLS: structpb.NewStringValue(string(g.Cluster))}}
 	}
 	return &endpointv3.LbEndpoint{
 		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},

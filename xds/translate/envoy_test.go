@@ -126,12 +126,12 @@ func (p *ports) of(key string) netip.AddrPort {
 	return p.at[key]
 }
 
-func (p *ports) Frontend(x Proxy, key resolve.FrontendKey, _ Transport, port int32) (netip.AddrPort, bool) {
-	return p.of(x.ID() + FrontendListenerName(key, port)), true
+func (p *ports) Frontend(x Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool) {
+	return p.of(x.ID() + FrontendListenerName(key, t, port)), true
 }
 
-func (p *ports) Gateway(x Proxy, _ Transport, port int32) (netip.AddrPort, bool) {
-	return p.of(x.ID() + GatewayListenerName(port)), true
+func (p *ports) Gateway(x Proxy, t Transport, port int32) (netip.AddrPort, bool) {
+	return p.of(x.ID() + GatewayListenerName(t, port)), true
 }
 
 func (p *ports) Crossing(x Proxy) (netip.AddrPort, bool) { return p.of(x.ID() + nameCrossing), true }

@@ -59,12 +59,12 @@ func (c *counted) of(name string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.given[name]), true
 }
 
-func (c *counted) Frontend(_ Proxy, key resolve.FrontendKey, _ Transport, port int32) (netip.AddrPort, bool) {
-	return c.of(FrontendListenerName(key, port))
+func (c *counted) Frontend(_ Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool) {
+	return c.of(FrontendListenerName(key, t, port))
 }
 
-func (c *counted) Gateway(_ Proxy, _ Transport, port int32) (netip.AddrPort, bool) {
-	return c.of(GatewayListenerName(port))
+func (c *counted) Gateway(_ Proxy, t Transport, port int32) (netip.AddrPort, bool) {
+	return c.of(GatewayListenerName(t, port))
 }
 
 func (c *counted) Crossing(Proxy) (netip.AddrPort, bool) { return c.of(nameCrossing) }

@@ -150,23 +150,13 @@ func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 // frontendListener is a sidecar's listener for one port of a frontend. One socket
 // for all workers: there are many listeners, and a port that is taken shows at
 // once instead of being shared.
-func frontendListener(name string, at netip.AddrPort, filter *listenerv3.Filter) *listenerv3.Listener {
+func frontendListener(name string, at netip.AddrPort) *listenerv3.Listener {
 	return &listenerv3.Listener{
 		Name:             name,
 		Address:          socketAddress(at),
 		StatPrefix:       hopSidecar.stats(),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		EnableReusePort:  no(),
-		FilterChains:     []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{filter}}},
-	}
-}
-
-func gatewayListener(name string, at netip.AddrPort, filter *listenerv3.Filter) *listenerv3.Listener {
-	return &listenerv3.Listener{
-		Name:             name,
-		Address:          socketAddress(at),
-		TrafficDirection: corev3.TrafficDirection_INBOUND,
-		FilterChains:     []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{filter}}},
 	}
 }
 

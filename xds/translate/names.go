@@ -3,6 +3,7 @@ package translate
 import (
 	"strconv"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -12,49 +13,64 @@ import (
 // consumer route comes would be replaced, and clients that keep a connection open
 // would go on by the old routes for as long as the old listener drains.
 //
-//	Listener   frontend/<Frontend>/<port>             sidecar
+//	Listener   frontend/<Frontend>/<port>[+udp]       sidecar
 //	           chain/<Frontend>/<port>                gateway, internal
-//	           gateway/<port>                         gateway
+//	           gateway/<port>[+udp]                   gateway
+//	           direct/<Backend>/<cluster>             internal: ends tunnels to endpoints that are reached directly
+//	           <server name>                          crossing, internal: ends tunnels for UDP
 //	           crossing                               crossing
 //	Route      frontend/<Frontend>/<port>             what governs the proxy's namespace
 //	           gateway/<ns>/<name>/<port>             listeners of HTTP
 //	           gateway/<ns>/<name>/<port>/<listener>  one listener of HTTPS
-//	Cluster    <Backend>                              sidecar, gateway
+//	Cluster    <Backend>                              sidecar, gateway: HTTP, or UDP
+//	           raw/<Backend>                          sidecar, gateway: bytes as they are
+//	           tunnel/<Backend>                       sidecar, gateway: UDP by CONNECT-UDP
+//	           direct/<Backend>/<cluster>             sidecar, gateway: where such a tunnel ends
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
 //	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
 //	Endpoints  <Backend>                              all roles
+//	           tunnel/<Backend>, direct/<Backend>/<cluster>
 //	Secret     identity, bundles, bundle/<trust domain>
+//	           certificate/<ns>/<name>                gateway: of a Secret
+//	           clients/<listener>                     gateway: authorities of client certificates
 //
 // <Frontend> is FrontendKey.String() and <Backend> BackendKey.String(). Kinds
 // contain no '/', so none of the name spaces overlap.
 const (
-	nameCrossing    = "crossing"
-	nameIdentity    = "identity"
-	nameBundles     = "bundles"
-	prefixBundle    = "bundle/"
-	prefixChain     = "chain/"
-	prefixFrontend  = "frontend/"
-	prefixGateway   = "gateway/"
-	nameNoCluster   = "none" // the cluster that there never is
-	namePlainRoute  = "plain"
-	metaCauseway    = "causeway"
-	metaSocketMatch = "envoy.transport_socket_match"
-	keyCrossing     = "crossing"
+	nameCrossing      = "crossing"
+	nameIdentity      = "identity"
+	nameBundles       = "bundles"
+	prefixBundle      = "bundle/"
+	prefixChain       = "chain/"
+	prefixFrontend    = "frontend/"
+	prefixGateway     = "gateway/"
+	infixFrom         = "/from/"
+	prefixRaw         = "raw/"
+	prefixTunnel      = "tunnel/"
+	prefixDirect      = "direct/"
+	prefixCertificate = "certificate/"
+	prefixClients     = "clients/"
+	nameNoCluster     = "none" // the cluster that there never is
+	namePlainRoute    = "plain"
+	metaCauseway      = "causeway"
+	metaSocketMatch   = "envoy.transport_socket_match"
+	keyCrossing       = "crossing"
+	keyTLS            = "tls"
 )
 
 // FrontendListenerName is the name of a sidecar's listener for a frontend's port.
-func FrontendListenerName(key resolve.FrontendKey, port int32) string {
-	return prefixFrontend + key.String() + "/" + strconv.Itoa(int(port))
+func FrontendListenerName(key resolve.FrontendKey, t Transport, port int32) string {
+	return prefixFrontend + key.String() + "/" + onTransport(t, port)
 }
 
 // FrontendRouteName is the name of the routes that govern a frontend's port. In
 // proxies of a namespace with consumer routes it holds others than elsewhere.
 func FrontendRouteName(key resolve.FrontendKey, port int32) string {
-	return FrontendListenerName(key, port)
+	return FrontendListenerName(key, TransportTCP, port)
 }
 
 // GatewayListenerName is the name of a gateway's listener for a port.
-func GatewayListenerName(port int32) string { return prefixGateway + strconv.Itoa(int(port)) }
+func GatewayListenerName(t Transport, port int32) string { return prefixGateway + onTransport(t, port) }
 
 // GatewayRouteName is the name of a Gateway's routes for a port.
 func GatewayRouteName(namespace, name string, port int32) string {
@@ -71,6 +87,26 @@ func HTTPSRouteName(namespace, name string, l *resolve.Listener) string {
 func ChainName(key resolve.FrontendKey, port int32) string {
 	return prefixChain + key.String() + "/" + strconv.Itoa(int(port))
 }
+
+// RawName is the name of the cluster that passes bytes to a backend as they are.
+func RawName(k resolve.BackendKey) string { return prefixRaw + k.String() }
+
+// TunnelName is the name of the cluster that leads to a UDP backend by CONNECT-UDP.
+func TunnelName(k resolve.BackendKey) string { return prefixTunnel + k.String() }
+
+// directName is the name of the cluster, and of the internal listener leading to
+// it, for the endpoints of one cluster that are reached directly.
+func directName(k resolve.BackendKey, c cluster.ID) string {
+	return prefixDirect + k.String() + "/" + string(c)
+}
+
+// certificateName is the name of the secret made of a Secret.
+func certificateName(c *resolve.Certificate) string {
+	return prefixCertificate + c.Namespace + "/" + c.Name
+}
+
+// clientsName is the name of the secret with a listener's client authorities.
+func clientsName(l *resolve.Listener) string { return prefixClients + l.Key() }
 
 // RuleName is the name of an Envoy route: "HTTPRoute/ns/name@cluster/rule/match",
 // the indices as in the route's spec. The access log and, with

@@ -49,12 +49,21 @@ const (
 
 // FrontendTransport is that of a frontend's port, and whether sidecars offer it.
 func FrontendTransport(p *resolve.FrontendPort) (t Transport, offered bool) {
+	if p.Protocol == protocolUDP {
+		return TransportUDP, true
+	}
 	return TransportTCP, p.Protocol == protocolTCP
 }
 
 // ListenerTransport is that of a Gateway's listener, and whether gateways offer it.
 func ListenerTransport(l *resolve.Listener) (t Transport, offered bool) {
-	return TransportTCP, l.Protocol == protocolHTTP
+	switch l.Protocol {
+	case protocolHTTP, protocolHTTPS, protocolTLS, protocolTCP:
+		return TransportTCP, true
+	case protocolUDP:
+		return TransportUDP, true
+	}
+	return "", false
 }
 
 // Bindings says where a proxy's listeners bind. The answers are facts of the

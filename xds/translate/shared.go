@@ -6,7 +6,8 @@ import (
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
-// roleShared is that of the pseudo-proxy whose State a Shared is. It has no listeners.
+// roleShared is that of the pseudo-proxy whose State a Shared is. It has no
+// listeners with an address.
 const roleShared Role = "shared"
 
 // Shared is what the sidecars of an agent have in common, whatever their namespace
@@ -124,11 +125,7 @@ func (u *unit) makeRoutes(in Input) bool {
 		if _, ok := FrontendTransport(p); !ok {
 			continue
 		}
-		if p.Producer != nil || p.AppProtocol.HTTP() {
-			u.addRoutes(frontendRoutes(in, f, p, ""))
-		} else {
-			u.needs = append(u.needs, backendUnit(p.Backend))
-		}
+		u.take(wayTo(in, f, p, p.Producer, ""))
 	}
 	return true
 }

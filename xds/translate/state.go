@@ -34,6 +34,9 @@ type Options struct {
 	// AccessLog is the file that Envoy logs requests and connections to, one JSON
 	// object a line; "/dev/stdout" is its standard output. Empty: no log.
 	AccessLog string
+	// SystemRoots is the file, where the Envoys run, with the system's certificate
+	// authorities (PEM), for BackendTLSPolicies that ask for them. Empty: none.
+	SystemRoots string
 	// DebugHeaders adds HeaderRoute and HeaderUpstream to responses.
 	DebugHeaders bool
 }
@@ -122,9 +125,16 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 				b.refresh(k)
 			}
 		}
+		if !clientCertificate(s.in).Equal(clientCertificate(in)) {
+			b.refreshAll(unitBackend)
+		}
 		for _, list := range [][]string{delta.Frontends, delta.Remotes} {
 			for _, name := range list {
 				b.refreshChains(name)
+			}
+			if len(list) > 0 && forwardsUDP(in) {
+				// Its chains are followed where they begin.
+				b.refresh(unitKey{kind: unitGateway, name: in.Proxy.Namespace + "/" + in.Proxy.Name})
 			}
 		}
 	case RoleCrossing:
@@ -137,6 +147,12 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 	}
 	b.refreshBackends(delta)
 	return b.done()
+}
+
+// forwardsUDP tells whether a gateway proxy has listeners of UDP.
+func forwardsUDP(in Input) bool {
+	g, ok := in.Result.Gateways.Get([]byte(in.Proxy.Namespace + "/" + in.Proxy.Name))
+	return ok && slices.ContainsFunc(g.Listeners, func(l resolve.Listener) bool { return l.Protocol == protocolUDP })
 }
 
 // rebuild looks at everything anew, and keeps what turns out the same.
@@ -227,13 +243,17 @@ func (b *edit) share(keep func() *Shared) {
 
 // refreshBackends makes anew what the proxy has of the backends that delta names.
 func (b *edit) refreshBackends(delta resolve.Delta) {
-	for _, list := range [][]string{delta.BackendConfigs, delta.BackendEndpoints} {
-		for _, name := range list {
-			if k := (unitKey{kind: unitBackend, name: name}); b.needed(k) {
-				b.refresh(k)
+	refresh := func(names []string, kinds ...unitKind) {
+		for _, name := range names {
+			for _, kind := range kinds {
+				if k := (unitKey{kind: kind, name: name}); b.needed(k) {
+					b.refresh(k)
+				}
 			}
 		}
 	}
+	refresh(delta.BackendConfigs, unitBackend, unitRaw, unitTunnel, unitEndpoint)
+	refresh(delta.BackendEndpoints, unitTunnel, unitEndpoint)
 }
 
 func (b *edit) needed(k unitKey) bool {
@@ -248,6 +268,18 @@ func (b *edit) refresh(k unitKey) {
 	}
 	b.fresh[k.String()] = true
 	b.set(k, makeUnit(b.in, b.trust, k))
+}
+
+// refreshAll makes all units of a kind anew.
+func (b *edit) refreshAll(kind unitKind) {
+	var keys []unitKey
+	b.units.Root().WalkPrefix([]byte(string(kind)+"/"), func(_ []byte, u *unit) bool {
+		keys = append(keys, u.key)
+		return false
+	})
+	for _, k := range keys {
+		b.refresh(k)
+	}
 }
 
 func (b *edit) refreshChains(frontend string) {

@@ -26,8 +26,8 @@ type unit struct {
 
 type unitKind string
 
-// The kinds of units. Chains and backends are there because others need them,
-// all else for its own sake.
+// The kinds of units. Those from chains on are there because others need them, all
+// else for its own sake.
 const (
 	unitSecrets  unitKind = "secrets"
 	unitFrontend unitKind = "frontend" // sidecar: a frontend, by its key
@@ -36,7 +36,10 @@ const (
 	unitCrossing unitKind = "crossing" // crossing: the listener
 	unitImport   unitKind = "import"   // crossing: an import, by namespace/name
 	unitChain    unitKind = "chain"    // gateway: a frontend's port that is chained through
-	unitBackend  unitKind = "backend"
+	unitBackend  unitKind = "backend"  // what speaks HTTP to it, or UDP
+	unitRaw      unitKind = "raw"      // what passes bytes to it
+	unitTunnel   unitKind = "tunnel"   // what tunnels UDP to it
+	unitEndpoint unitKind = "endpoint"
 )
 
 // unitKey names a unit.
@@ -50,11 +53,21 @@ type unitKey struct {
 
 func backendUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitBackend, name: k.String()} }
 
+func rawUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitRaw, name: k.String()} }
+
+func tunnelUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitTunnel, name: k.String()} }
+
 func chainUnit(k resolve.FrontendKey, port int32) unitKey {
 	return unitKey{kind: unitChain, name: k.String(), frontend: k, port: port}
 }
 
-func (k unitKey) isRoot() bool { return k.kind != unitChain && k.kind != unitBackend }
+func (k unitKey) isRoot() bool {
+	switch k.kind {
+	case unitChain, unitBackend, unitRaw, unitTunnel, unitEndpoint:
+		return false
+	}
+	return true
+}
 
 func (k unitKey) prefix() string { return string(k.kind) + "/" + k.name + "/" }
 
@@ -122,8 +135,12 @@ func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
 		ok = u.makeImport(in)
 	case unitChain:
 		u.makeChain(in)
-	case unitBackend:
+	case unitBackend, unitRaw:
 		u.makeBackend(in)
+	case unitTunnel:
+		u.makeTunnel(in)
+	case unitEndpoint:
+		u.makeEndpoint(in)
 	}
 	if !ok {
 		return nil
@@ -182,7 +199,7 @@ type (
 		protocol string
 		port     int32
 		at       netip.AddrPort
-		http     bool
+		consumer string
 		opts     Options
 	}
 	purposeFilter struct {
@@ -239,30 +256,69 @@ func (u *unit) makeFrontend(in Input) bool {
 		p := &f.Ports[i]
 		transport, ok := FrontendTransport(p)
 		if !ok {
-			continue // UDP and SCTP: not yet
+			continue // SCTP
 		}
 		at, ok := in.Bindings.Frontend(in.Proxy, f.Key, transport, p.Port)
 		if !ok || !at.IsValid() {
 			u.fail(f.Key.String(), "port %d has no address to listen on yet", p.Port)
 			continue
 		}
-		name := FrontendListenerName(f.Key, p.Port)
 		table, consumer := governing(p, in.Proxy.Namespace)
-		http := table != nil || p.AppProtocol.HTTP()
+		w := wayTo(in, f, p, table, consumer)
 		if consumer != "" {
-			u.addRoutes(frontendRoutes(in, f, p, consumer)) // all else is Shared
+			u.take(w) // all else is Shared
 		}
-		u.add(TypeListener, get(&in.Cache.frontends, f, purposeListener{p.Protocol, p.Port, at, http, in.Options}, func() *Resource {
-			var filter *listenerv3.Filter
-			if http {
-				filter = frontendFilter(in, f, hopSidecar, FrontendRouteName(f.Key, p.Port))
+		u.add(TypeListener, get(&in.Cache.frontends, f, purposeListener{p.Protocol, p.Port, at, consumer, in.Options}, func() *Resource {
+			out := frontendListener(FrontendListenerName(f.Key, transport, p.Port), at)
+			if w.datagrams != nil {
+				listenForUDP(out, at, w.datagrams)
 			} else {
-				filter = networkFilter(filterTCP, pack(tcpProxy(p.Backend.String(), hopSidecar.stats(), in.Options)))
+				out.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{w.filter}}}
 			}
-			return in.Cache.intern(TypeListener, at.String(), newResource(name, f.Key.String(), frontendListener(name, at, filter)))
+			return in.Cache.intern(TypeListener, at.String()+infixFrom+consumer, newResource(out.Name, f.Key.String(), out))
 		}))
 	}
 	return true
+}
+
+// way is how a sidecar delivers what comes to a frontend's port: by routes, or by
+// passing connections or datagrams on.
+type way struct {
+	routes    *routes
+	filter    *listenerv3.Filter         // of connections
+	datagrams *listenerv3.ListenerFilter // of UDP
+	needs     []unitKey
+}
+
+// wayTo finds the way for those whom a table governs, nil for plain delivery.
+func wayTo(in Input, f *resolve.Frontend, p *resolve.FrontendPort, table *resolve.RouteTable, consumer string) (w way) {
+	switch {
+	case p.Protocol == protocolUDP:
+		targets := []udpTarget{{key: p.Backend, weight: 1}}
+		if table != nil {
+			targets = udpTargets(in, table.Forward)
+		}
+		w.datagrams, w.needs = udpFilter(targets, in.Options)
+	case table != nil && table.Forward != nil:
+		var targets []target
+		targets, w.needs = tcpTargets(table.Forward, false)
+		w.filter = tcpFilter(targets, hopSidecar.stats(), in.Options)
+	case table != nil || p.AppProtocol.HTTP():
+		r := frontendRoutes(in, f, p, consumer)
+		w.routes, w.filter = &r, frontendFilter(in, f, hopSidecar, r.resource.Name)
+	default:
+		w.needs = []unitKey{rawUnit(p.Backend)}
+		w.filter = tcpFilter([]target{{RawName(p.Backend), 1}}, hopSidecar.stats(), in.Options)
+	}
+	return w
+}
+
+// take adds what a way needs besides the listener.
+func (u *unit) take(w way) {
+	if w.routes != nil {
+		u.addRoutes(*w.routes)
+	}
+	u.needs = append(u.needs, w.needs...)
 }
 
 func (u *unit) makeChain(in Input) {
@@ -278,99 +334,18 @@ func (u *unit) makeChain(in Input) {
 		return
 	}
 	name := ChainName(f.Key, p.Port)
-	r := frontendRoutes(in, f, p, "")
-	u.addRoutes(r)
-	filter := frontendFilter(in, f, hopChain, r.resource.Name)
+	var filter *listenerv3.Filter
+	if p.Producer != nil && p.Producer.Forward != nil {
+		targets, needs := tcpTargets(p.Producer.Forward, false)
+		u.needs = append(u.needs, needs...)
+		filter = tcpFilter(targets, hopChain.stats(), in.Options)
+	} else {
+		r := frontendRoutes(in, f, p, "")
+		u.addRoutes(r)
+		filter = frontendFilter(in, f, hopChain, r.resource.Name)
+	}
 	u.add(TypeListener, newResource(name, subject, chainListener(name, filter)))
 	u.add(TypeCluster, newResource(name, subject, chainCluster(name)))
-}
-
-func (u *unit) makeGateway(in Input) bool {
-	g, ok := in.Result.Gateways.Get([]byte(u.key.name))
-	if !ok {
-		return false
-	}
-	var ports []int32
-	for i := range g.Listeners {
-		if l := &g.Listeners[i]; !offered(l) {
-			u.fail("Gateway/"+g.Key(), "listener %s: protocol %s is not supported", l.Name, clip(l.Protocol))
-		} else if !slices.Contains(ports, l.Port) {
-			ports = append(ports, l.Port)
-		}
-	}
-	slices.Sort(ports)
-	for _, port := range ports {
-		at, ok := in.Bindings.Gateway(in.Proxy, TransportTCP, port)
-		if !ok || !at.IsValid() {
-			u.fail("Gateway/"+g.Key(), "port %d has no address to listen on yet", port)
-			continue
-		}
-		r := gatewayRoutes(in, g, port)
-		u.addRoutes(r)
-		config := get(&in.Cache.gateways, g, purposeFilter{hopGateway, r.resource.Name, in.Options}, func() *anypb.Any {
-			return connectionManager(hopGateway, r.resource.Name, in.Options)
-		})
-		name := GatewayListenerName(port)
-		u.add(TypeListener, newResource(name, "Gateway/"+g.Key(), gatewayListener(name, at, networkFilter(filterHTTP, config))))
-	}
-	return true
-}
-
-func offered(l *resolve.Listener) bool {
-	_, ok := ListenerTransport(l)
-	return ok
-}
-
-// gatewayRoutes serves the listeners of a port by the union of their hosts, which
-// are distinct (resolve.Listener).
-func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
-	return get(&in.Cache.gateways, g, purposeRoutes{protocolHTTP, port, "", in.Options}, func() routes {
-		set := &routeSet{opts: in.Options}
-		name := GatewayRouteName(g.Namespace, g.Name, port)
-		var hosts []*routev3.VirtualHost
-		seen := map[string]bool{}
-		for i := range g.Listeners {
-			l := &g.Listeners[i]
-			if l.Port != port || l.Protocol != protocolHTTP {
-				continue
-			}
-			for _, h := range l.Hosts {
-				exact, ok := hostPattern(h.Hostname)
-				switch {
-				case !ok:
-					set.fail("Gateway/"+g.Key(), "listener %s: %q is no hostname: it is left out", l.Name, clip(h.Hostname))
-					continue
-				case seen[h.Hostname]:
-					set.fail("Gateway/"+g.Key(), "listener %s: hostname %s is another listener's: it is left out", l.Name, h.Hostname)
-					continue
-				}
-				seen[h.Hostname] = true
-				hosts = append(hosts, set.virtualHost(l.Name+"/"+h.Hostname, []string{h.Hostname}, h.Table, exact))
-			}
-		}
-		config := gatewayConfiguration(name, hosts)
-		r := newResource(name, "Gateway/"+g.Key(), config)
-		return routes{in.Cache.intern(TypeRoute, "", r), set.needs, set.problems}
-	})
-}
-
-func gatewayConfiguration(name string, hosts []*routev3.VirtualHost) *routev3.RouteConfiguration {
-	out := routeConfiguration(name, hosts)
-	// Envoy's edge adds it; X-Forwarded-For says the same.
-	out.RequestHeadersToRemove = []string{"x-envoy-external-address"}
-	return out
-}
-
-// hostPattern checks a virtual host's name: "*", "*.suffix", or one host, which
-// exact then is.
-func hostPattern(s string) (exact string, ok bool) {
-	switch {
-	case s == "*":
-		return "", true
-	case len(s) > 2 && s[:2] == "*.":
-		return "", hostname(s[2:])
-	}
-	return s, hostname(s)
 }
 
 func (u *unit) makeCrossing(in Input) {
@@ -390,22 +365,53 @@ func (u *unit) makeImport(in Input) bool {
 	}
 	for i := range m.Ports {
 		p := &m.Ports[i]
-		if p.Protocol != protocolTCP || !slices.Contains(p.Clusters, in.Result.Local) {
+		if !slices.Contains(p.Clusters, in.Result.Local) {
 			continue
 		}
 		own := resolve.BackendKey{Kind: resolve.BackendService, Namespace: m.Namespace, Name: m.Name, Port: p.Port}
-		name := own.SNI()
-		u.needs = append(u.needs, backendUnit(own))
-		u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
+		switch p.Protocol {
+		case protocolTCP:
+			name := own.SNI()
+			u.needs = append(u.needs, endpointUnit(own))
+			u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
+			// Whoever enters by this name speaks plain text, and the port TLS. There is
+			// none where no policy asks for it: nobody enters by it then.
+			u.needs = append(u.needs, backendUnit(own))
+		case protocolUDP:
+			own.Protocol = protocolUDP
+			u.makeTunnelEnd(in, own)
+		}
 	}
 	return true
 }
 
+func endpointUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitEndpoint, name: k.String()} }
+
+// clientCertificate is what a proxy shows to backends that are reached by TLS.
+func clientCertificate(in Input) *resolve.Certificate {
+	if in.Proxy.Role == RoleGateway {
+		if g, ok := in.Result.Gateways.Get([]byte(in.Proxy.Namespace + "/" + in.Proxy.Name)); ok {
+			return g.ClientCertificate
+		}
+	}
+	return nil
+}
+
 // shared are the resources of a backend.
 type shared struct {
-	cluster, endpoints *Resource
-	problems           []Problem
+	resource *Resource // nil for none
+	problems []Problem
 }
+
+// The purposes for which the Cache keeps what was made of a backend.
+type (
+	purposeCluster struct {
+		raw   bool
+		roots string
+	}
+	purposeEntry struct{ roots string } // by the name for TLS, at a crossing gateway
+	purposeSet   struct{}
+)
 
 func (u *unit) makeBackend(in Input) {
 	b, ok := in.Result.Backends.Get([]byte(u.key.name))
@@ -413,27 +419,60 @@ func (u *unit) makeBackend(in Input) {
 		u.fail(u.key.name, "the resolver knows no such backend: what goes there gets 500")
 		return
 	}
-	type purpose struct{}
-	s := get(&in.Cache.backends, b, purpose{}, func() shared {
-		name := b.Key.String()
-		c, p := backendCluster(b)
-		e, q := loadAssignment(b)
-		return shared{
-			cluster:   in.Cache.intern(TypeCluster, "", newResource(name, name, c)),
-			endpoints: in.Cache.intern(TypeEndpoint, "", newResource(name, name, e)),
-			problems:  append(p, q...),
-		}
-	})
-	// A crossing gateway reaches endpoints by the cluster of their server name.
-	if in.Proxy.Role != RoleCrossing {
-		u.add(TypeCluster, s.cluster)
+	name, raw, roots := b.Key.String(), u.key.kind == unitRaw, in.Options.SystemRoots
+	var s shared
+	switch cert := clientCertificate(in); {
+	case in.Proxy.Role == RoleCrossing && b.Config.Protocol == protocolTCP:
+		s = get(&in.Cache.backends, b, purposeEntry{roots}, func() shared { return entryByTLS(in.Cache, b, roots) })
+	case cert != nil && len(b.Config.TLS) > 0 && !raw:
+		// The Gateway's alone.
+		c, problems := backendCluster(b, cert, roots)
+		s = shared{newResource(name, name, c), problems}
+	default:
+		s = get(&in.Cache.backends, b, purposeCluster{raw, roots}, func() shared {
+			c, problems := backendCluster(b, nil, roots)
+			if raw {
+				c, problems = rawCluster(b)
+			}
+			return shared{in.Cache.intern(TypeCluster, "", newResource(c.Name, name, c)), problems}
+		})
 	}
-	u.add(TypeEndpoint, s.endpoints)
+	if s.resource != nil {
+		u.add(TypeCluster, s.resource)
+	}
+	u.problems = append(u.problems, s.problems...)
+	u.needs = append(u.needs, endpointUnit(b.Key))
+}
+
+// entryByTLS is the cluster by which a crossing gateway reaches a port of this
+// cluster by TLS, if a policy asks for that.
+func entryByTLS(cache *Cache, b *resolve.Backend, roots string) shared {
+	if len(b.Config.TLS) == 0 {
+		return shared{}
+	}
+	name := tlsSNI(b.Key)
+	c := edsCluster(name, b.Key.String())
+	c.TransportSocketMatches = tlsMatches(b, b.Config.AppProtocol == resolve.AppH2C, nil, roots)
+	return shared{resource: cache.intern(TypeCluster, "", newResource(name, b.Key.String(), c))}
+}
+
+func (u *unit) makeEndpoint(in Input) {
+	b, ok := in.Result.Backends.Get([]byte(u.key.name))
+	if !ok {
+		return // said by the unit that needs it
+	}
+	s := get(&in.Cache.backends, b, purposeSet{}, func() shared {
+		name := b.Key.String()
+		e, problems := assignment(name, b, nil)
+		return shared{in.Cache.intern(TypeEndpoint, "", newResource(name, name, e)), problems}
+	})
+	u.add(TypeEndpoint, s.resource)
 	u.problems = append(u.problems, s.problems...)
 }
 
 const (
 	protocolTCP  = "TCP"
+	protocolUDP  = "UDP"
 	protocolHTTP = "HTTP"
 
 	protocolHTTPS = "HTTPS"
