@@ -9,7 +9,6 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -29,7 +28,7 @@ const (
 // authorize asks a service about the requests of a route (GEP-1494). What the
 // service refuses, the client gets as the service says it; when it does not
 // answer, or fails, the client gets 503 and the backend nothing.
-func (s *routeSet) authorize(r *routev3.Route, a *resolve.ExternalAuth) error {
+func (s *routeSet) authorize(a *resolve.ExternalAuth) (*corev3.TypedExtensionConfig, error) {
 	out := &authzv3.ExtAuthz{
 		TransportApiVersion: corev3.ApiVersion_V3,
 		StatusOnError:       &typev3.HttpStatus{Code: typev3.StatusCode(http.StatusServiceUnavailable)},
@@ -38,7 +37,7 @@ func (s *routeSet) authorize(r *routev3.Route, a *resolve.ExternalAuth) error {
 	if len(a.RequestHeaders) > 0 {
 		list, err := headerNames(a.RequestHeaders)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		out.AllowedHeaders = list
 	}
@@ -51,21 +50,20 @@ func (s *routeSet) authorize(r *routev3.Route, a *resolve.ExternalAuth) error {
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: name, Authority: authority(a.Backend)}},
 			Timeout:         dur(authTimeout),
 		}}
-		runFilter(r, filterAuth, out)
-		return nil
+		return namedConfig(filterAuth, out), nil
 	}
 	prefix := strings.TrimRight(a.Path, "/")
 	if prefix != "" {
 		prefix = absolute(prefix)
 	}
 	if !visible(prefix) || strings.ContainsAny(prefix, "?#") {
-		return fmt.Errorf("path %q of the external authorization is not a path", clip(a.Path))
+		return nil, fmt.Errorf("path %q of the external authorization is not a path", clip(a.Path))
 	}
 	copied := &matcherv3.ListStringMatcher{Patterns: []*matcherv3.StringMatcher{matching(`[^:].*`)}}
 	if len(a.ResponseHeaders) > 0 {
 		list, err := headerNames(a.ResponseHeaders)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		copied = list
 	} else {
@@ -83,8 +81,7 @@ func (s *routeSet) authorize(r *routev3.Route, a *resolve.ExternalAuth) error {
 		PathPrefix:            prefix,
 		AuthorizationResponse: &authzv3.AuthorizationResponse{AllowedUpstreamHeaders: copied},
 	}}
-	runFilter(r, filterAuth, out)
-	return nil
+	return namedConfig(filterAuth, out), nil
 }
 
 // authority is the name by which a backend is asked.

@@ -52,14 +52,26 @@ func configure(r *routev3.Route, filter string, config proto.Message) {
 	r.TypedPerFilterConfig[filter] = pack(config)
 }
 
-// runFilter makes a whole filter run for a route, in the place of filterRoute.
+// runFilters makes whole filters run for a route, in the place of filterRoute.
 // Unlike what filters let routes change of their own configuration, everything
-// can be said that way.
-func runFilter(r *routev3.Route, name string, config proto.Message) {
-	run := &compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(config)}}
+// can be said that way. Only the last of several may make a request wait.
+func runFilters(r *routev3.Route, list []*corev3.TypedExtensionConfig) {
+	run := &compositev3.ExecuteFilterAction{}
+	switch len(list) {
+	case 0:
+		return
+	case 1:
+		run.TypedConfig = list[0]
+	default:
+		run.FilterChain = &compositev3.FilterChainConfiguration{TypedConfig: list}
+	}
 	configure(r, filterRoute, &matchingv3.ExtensionWithMatcherPerRoute{XdsMatcher: &xdsmatcherv3.Matcher{
 		OnNoMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
-			Action: &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: pack(run)},
+			Action: &xdscorev3.TypedExtensionConfig{Name: "run", TypedConfig: pack(run)},
 		}},
 	}})
+}
+
+func namedConfig(name string, config proto.Message) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(config)}
 }

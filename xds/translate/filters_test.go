@@ -121,7 +121,6 @@ func TestFiltersInEnvoy(t *testing.T) {
 			_, _ = io.WriteString(w, "some body")
 		}
 	})
-	checks := &checker{}
 	mirror := func(name string, n, d uint32) resolve.Mirror {
 		return resolve.Mirror{Backend: serviceKey(name), Numerator: n, Denominator: d}
 	}
@@ -166,7 +165,7 @@ func TestFiltersInEnvoy(t *testing.T) {
 		r.Filters.Auth = &resolve.ExternalAuth{Backend: serviceKey("auth")}
 		r.Redirect = &resolve.Redirect{StatusCode: 302, Hostname: "x.example"}
 	})
-	check := service("check", resolve.AppH2C, checks.listen(t))
+	check := service("check", resolve.AppH2C, serveGRPC(t, func(s *grpc.Server) { authv3.RegisterAuthorizationServer(s, &checker{}) }))
 	check.Key = grpcKey
 	r, at := w.sidecarFor(s.rules,
 		service("a", resolve.AppHTTP, echo(t, "a")), service("b", resolve.AppHTTP, echo(t, "b")),
@@ -338,19 +337,6 @@ func post(t *testing.T, at netip.AddrPort, path, body string) answer {
 // checker is a service of Envoy's ext_authz protocol.
 type checker struct {
 	authv3.UnimplementedAuthorizationServer
-}
-
-func (c *checker) listen(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(s, c)
-	go func() { _ = s.Serve(l) }()
-	t.Cleanup(s.Stop)
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 func (c *checker) Check(_ context.Context, q *authv3.CheckRequest) (*authv3.CheckResponse, error) {

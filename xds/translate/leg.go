@@ -26,6 +26,9 @@ type leg struct {
 	redirect *resolve.Redirect // answers the requests itself
 	refuse   bool              // answers that it can't serve them
 	alone    bool              // the leg is one share of a rule that has several
+	// pinned legs take the requests whose session is with their share, whatever
+	// its weight.
+	pinned bool
 	// below, of legParts, is where its fraction ends; 0 for all that is left.
 	below uint32
 }
@@ -44,14 +47,15 @@ func legs(rule *resolve.Rule) []*leg {
 	if len(live) == 0 {
 		return []*leg{{refuse: true}}
 	}
-	divide := false
+	pinned := pinnedLegs(rule)
+	divide := len(pinned) > 0
 	for _, b := range live {
 		divide = divide || needsLeg(rule, b)
 	}
 	if !divide {
 		return []*leg{{shares: live, sum: sum, filters: rule.Filters}}
 	}
-	var out []*leg
+	out := pinned
 	var seen uint64
 	last := uint32(0)
 	for i, b := range live {
@@ -90,9 +94,12 @@ func then(rule, share resolve.Filters) resolve.Filters {
 	return rule
 }
 
-// within narrows a match to the leg's fraction.
-func (l *leg) within(match *routev3.RouteMatch) *routev3.RouteMatch {
-	if l.below == 0 {
+// within narrows a match to the leg's fraction, or to its sessions.
+func (l *leg) within(match *routev3.RouteMatch, rule *resolve.Rule) *routev3.RouteMatch {
+	switch {
+	case l.pinned:
+		return narrow(match, sessionMatcher(rule.Session, shareMark(l.shares[0])))
+	case l.below == 0:
 		return match
 	}
 	out := proto.Clone(match).(*routev3.RouteMatch)

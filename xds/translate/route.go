@@ -88,7 +88,7 @@ func (s *routeSet) routes(rule *resolve.Rule, exactHost string) []*routev3.Route
 	}
 	var out []*routev3.Route
 	for _, l := range legs(rule) {
-		out = append(out, s.leg(rule, l, l.within(match), where, exactHost)...)
+		out = append(out, s.leg(rule, l, l.within(match, rule), where, exactHost)...)
 	}
 	return out
 }
@@ -150,10 +150,13 @@ func (s *routeSet) act(out *routev3.Route, rule *resolve.Rule, l *leg, exactHost
 	if err != nil {
 		return nil, err
 	}
+	var run []*corev3.TypedExtensionConfig
 	if a := l.filters.Auth; a != nil {
-		if err := s.authorize(out, a); err != nil {
+		f, err := s.authorize(a)
+		if err != nil {
 			return nil, err
 		}
+		run = append(run, f)
 	}
 	if l.redirect != nil {
 		r, err := redirectAction(&rule.Match, l.redirect, exactHost)
@@ -163,9 +166,20 @@ func (s *routeSet) act(out *routev3.Route, rule *resolve.Rule, l *leg, exactHost
 		out.Action = &routev3.Route_Redirect{Redirect: r}
 		change.putOn(out)
 		s.debug(out)
-	} else if err := s.forward(out, rule, l, change); err != nil {
-		return nil, err
+	} else {
+		if err := s.forward(out, rule, l, change); err != nil {
+			return nil, err
+		}
+		if rule.Session != nil {
+			f, err := persist(out, rule, l)
+			if err != nil {
+				return nil, err
+			}
+			// Before the authorization: a filter that waits is the last to run.
+			run = append([]*corev3.TypedExtensionConfig{f}, run...)
+		}
 	}
+	runFilters(out, run)
 	if l.filters.CORS == nil {
 		return []*routev3.Route{out}, nil
 	}
@@ -193,11 +207,6 @@ func (s *routeSet) forward(out *routev3.Route, rule *resolve.Rule, l *leg, chang
 		if p := mirrorPolicy(m, l.alone); p != nil {
 			p.Cluster = s.clusterOf(m.Backend)
 			action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, p)
-		}
-	}
-	if x := rule.Session; x != nil {
-		if err := persist(out, x, &rule.Match); err != nil {
-			return err
 		}
 	}
 	if len(l.shares) == 1 {

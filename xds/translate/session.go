@@ -1,13 +1,19 @@
 package translate
 
 import (
+	"crypto/sha256"
+	_ "embed" // the scripts
+	"encoding/hex"
 	"fmt"
+	"regexp"
 	"regexp/syntax"
+	"strconv"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	statefulv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	cookiev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
@@ -17,16 +23,21 @@ import (
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
-// persist keeps a client's requests at one endpoint (GEP-1619). The token, cookie
-// or header, holds the endpoint's address: Envoys need not know of each other.
-// Behind a crossing gateway that is the gateway's, so that the client stays with
-// that cluster.
+// persist keeps a client's requests at one endpoint (GEP-1619). The token, a cookie
+// or header, says all that there is to know, so that Envoys need not know of each
+// other: "<address>.<share>.<end>", the endpoint's address as Envoy's filter
+// writes it, the mark of the rule's share that it belongs to, and when the session
+// ends (milliseconds since 1970, 0 for never). The filter knows of the first alone:
+// the script that persist gives, which must run, takes off and puts on the rest.
 //
-// When the endpoint is gone or not healthy, another takes its place, and the
-// client gets a token for that one.
-func persist(r *routev3.Route, x *resolve.Session, m *resolve.Match) error {
+// A session stays with its share whatever the weights become, zero included
+// (pinnedLegs). Behind a crossing gateway the address is the gateway's: the client
+// stays with that cluster. When the endpoint is gone or not healthy, or the session
+// has ended, another takes its place, and the client gets a token for that one.
+func persist(r *routev3.Route, rule *resolve.Rule, l *leg) (*corev3.TypedExtensionConfig, error) {
+	x := rule.Session
 	if !token(x.Name) {
-		return fmt.Errorf("session name %q can't be the name of a cookie or header", clip(x.Name))
+		return nil, fmt.Errorf("session name %q can't be the name of a cookie or header", clip(x.Name))
 	}
 	var state proto.Message
 	kind := "envoy.http.stateful_session.cookie"
@@ -34,20 +45,79 @@ func persist(r *routev3.Route, x *resolve.Session, m *resolve.Match) error {
 		kind = "envoy.http.stateful_session.header"
 		state = &headerv3.HeaderBasedSessionState{Name: strings.ToLower(x.Name)}
 	} else {
-		c := &httpv3.Cookie{Name: x.Name, Path: cookiePath(m), Attributes: []*httpv3.CookieAttribute{
+		c := &httpv3.Cookie{Name: x.Name, Path: cookiePath(&rule.Match), Attributes: []*httpv3.CookieAttribute{
 			// Strict, which GEP-1619 suggests, would make a browser that follows a
 			// link from elsewhere begin another session.
 			{Name: "SameSite", Value: "Lax"},
 		}}
-		if x.AbsoluteTimeout > 0 {
-			c.Ttl = dur(max(x.AbsoluteTimeout.Round(time.Second), time.Second))
+		if x.Permanent && x.AbsoluteTimeout > 0 {
+			seconds := max(1, int64(x.AbsoluteTimeout.Round(time.Second)/time.Second))
+			c.Attributes = append(c.Attributes, &httpv3.CookieAttribute{Name: "Max-Age", Value: strconv.FormatInt(seconds, 10)})
 		}
 		state = &cookiev3.CookieBasedSessionState{Cookie: c}
 	}
 	configure(r, filterSession, &statefulv3.StatefulSessionPerRoute{Override: &statefulv3.StatefulSessionPerRoute_StatefulSession{
-		StatefulSession: &statefulv3.StatefulSession{SessionState: &corev3.TypedExtensionConfig{Name: kind, TypedConfig: pack(state)}},
+		StatefulSession: &statefulv3.StatefulSession{SessionState: namedConfig(kind, state)},
 	}})
-	return nil
+	name := x.Name
+	if x.Header {
+		name = strings.ToLower(name)
+	}
+	// A token has no character that means something in a Lua string.
+	head := fmt.Sprintf("local name, share, life = \"%s\", \"%s\", %d\n", name, shareMark(l.shares[0]), max(x.AbsoluteTimeout, 0).Milliseconds())
+	script := cookieScript
+	if x.Header {
+		script = headerScript
+	}
+	return namedConfig("envoy.filters.http.lua", &luav3.Lua{
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: head + sessionScript + script}},
+		// The token chose the route, and does not any more as the filter reads it.
+		ClearRouteCache: no(),
+	}), nil
+}
+
+//go:embed session.lua
+var sessionScript string
+
+//go:embed session_cookie.lua
+var cookieScript string
+
+//go:embed session_header.lua
+var headerScript string
+
+// pinnedLegs are those that keep sessions with their shares, where a rule has
+// several.
+func pinnedLegs(rule *resolve.Rule) []*leg {
+	if rule.Session == nil {
+		return nil
+	}
+	var out []*leg
+	seen := map[string]bool{}
+	for i := range rule.Backends {
+		b := &rule.Backends[i]
+		if m := shareMark(b); b.Invalid == "" && b.Redirect == nil && !seen[m] {
+			seen[m] = true
+			out = append(out, &leg{shares: []*resolve.WeightedBackend{b}, sum: 1, filters: then(rule.Filters, b.Filters), pinned: true})
+		}
+	}
+	if len(out) < 2 {
+		return nil
+	}
+	return out
+}
+
+// shareMark tells a share from the others of its rule.
+func shareMark(b *resolve.WeightedBackend) string {
+	sum := sha256.Sum256([]byte(b.Backend.String()))
+	return hex.EncodeToString(sum[:4])
+}
+
+// sessionMatcher matches requests whose token bears a mark.
+func sessionMatcher(x *resolve.Session, mark string) *routev3.HeaderMatcher {
+	if x.Header {
+		return headerMatcher(strings.ToLower(x.Name), matching(`[^.]*\.`+mark+`\.[0-9]+`))
+	}
+	return headerMatcher("cookie", matching(`(?:.*;)? *`+regexp.QuoteMeta(x.Name)+`="?[^.;"]*\.`+mark+`\.[0-9]+"? *(?:;.*)?`))
 }
 
 // cookiePath is the path for which a client sends the cookie: that of the match,
