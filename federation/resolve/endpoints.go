@@ -65,9 +65,10 @@ func backendUnit(r *reader, key BackendKey) output {
 			if (b.Config.Protocol != tcp && b.Config.Protocol != udp) || len(c.Meta.Crossing) == 0 {
 				return
 			}
-			b.Config.Crossings = append(b.Config.Crossings, Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain})
-		}
-		if direct && b.Config.Protocol == tcp {
+			x := Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain}
+			x.TLS = b.Config.Protocol == tcp && r.backendTLS(id, s, key.Namespace, key.Name, key.Port) != nil
+			b.Config.Crossings = append(b.Config.Crossings, x)
+		} else if b.Config.Protocol == tcp {
 			if t := r.backendTLS(id, s, key.Namespace, key.Name, key.Port); t != nil {
 				b.Config.TLS = append(b.Config.TLS, *t)
 			}
