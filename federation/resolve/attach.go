@@ -162,5 +162,10 @@ func (r *reader) bind(g *gatewayView, p *parentView, o *cluster.Object) *boundRo
 
 // via is how requests come to a route through a listener.
 func (g *gatewayView) via(l *listenerView) via {
-	return via{gateway: true, chain: g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore, port: l.port, tls: l.terminates, https: l.protocol == gatewayv1.HTTPSProtocolType}
+	return via{gateway: true, chain: g.chains(), port: l.port, tls: l.terminates, https: l.protocol == gatewayv1.HTTPSProtocolType}
+}
+
+// chains tells whether requests go on through the producer routes of backends.
+func (g *gatewayView) chains() bool {
+	return g.spec.Annotations[cluster.AnnotationServiceRoutes] != cluster.ServiceRoutesIgnore
 }

@@ -2,7 +2,6 @@ package resolve
 
 import (
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -106,44 +105,63 @@ func (r *reader) resolveBackendFor(o *cluster.Object, ref gatewayv1.BackendObjec
 		}
 		speaks, homes = p.AppProtocol, p.Clusters
 	}
-	if why := r.unspeakable(o.Kind, speaks, homes, ns, name, port); why != "" {
-		return &problem{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("%s %s/%s: %s", kind, ns, name, why)}
+	p := r.unusable(o.Kind, speaks, homes, ns, name, port)
+	// What only the report counts for needs to know of a chain where it decides
+	// whether the backend can be used: by a chain it is not called itself.
+	if v.gateway && v.chain && (v.port != 0 || p != nil) && r.chains(o.Kind, v, chain, protocol, port) {
+		b.Chain, p = &chain, nil
+	}
+	if p != nil {
+		p.message = fmt.Sprintf("%s %s/%s: %s", kind, ns, name, p.message)
+		b.distrusted = p.reason == ReasonInvalidBackendTLSPolicy
+		return p
 	}
 	b.Backend.HTTP2 = grpc && speaks != AppH2C
-	if v.gateway && v.chain && r.chains(o.Kind, v, chain, protocol, port) {
-		b.Chain = &chain
-	}
 	return nil
 }
 
-// unspeakable tells why a route of a kind can't use a port for what it speaks
-// (GEP-1911), or is empty.
-func (r *reader) unspeakable(kind cluster.Kind, speaks AppProtocol, homes []cluster.ID, ns, name string, port int32) string {
+// unusable tells why a route of a kind can't use a port of a Service that clusters
+// serve, for what it speaks (GEP-1911) or for how it has to be spoken to (GEP-1897).
+func (r *reader) unusable(kind cluster.Kind, speaks AppProtocol, homes []cluster.ID, ns, name string, port int32) *problem {
 	if kind != cluster.KindHTTPRoute && kind != cluster.KindGRPCRoute {
-		return "" // bytes are passed as they are
+		return nil // bytes are passed as they are
+	}
+	no := func(what string) *problem {
+		return &problem{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("the appProtocol of port %d %s", port, what)}
 	}
 	switch {
 	case speaks == AppReserved:
-		return fmt.Sprintf("the appProtocol of port %d is not known", port)
+		return no("is not known")
 	case speaks == AppWS && kind == cluster.KindGRPCRoute:
-		return fmt.Sprintf("the appProtocol of port %d is WebSocket, which a GRPCRoute can't speak", port)
-	case speaks == AppHTTPS && !slices.ContainsFunc(homes, func(id cluster.ID) bool { return r.hasBackendTLSPolicy(id, ns, name, port) }):
-		return fmt.Sprintf("the appProtocol of port %d is TLS, which takes a BackendTLSPolicy", port)
+		return no("is WebSocket, which a GRPCRoute can't speak")
 	}
-	return ""
-}
-
-// hasBackendTLSPolicy tells whether a BackendTLSPolicy of a cluster names a port
-// of its Service, whatever it is worth.
-func (r *reader) hasBackendTLSPolicy(id cluster.ID, ns, name string, port int32) bool {
-	s := r.service(id, ns, name)
-	if s == nil {
-		return false
+	policies := 0
+	invalid := ""
+	if len(r.policiesOf(cluster.KindService, ns, name)) > 0 {
+		for _, id := range homes {
+			s := r.service(id, ns, name)
+			if s == nil {
+				continue
+			}
+			t := r.backendTLS(id, s, ns, name, port)
+			switch {
+			case t == nil:
+				continue
+			case t.Invalid == "":
+				return nil // one cluster is enough; the others' share is theirs
+			case invalid == "":
+				invalid = t.Invalid
+			}
+			policies++
+		}
 	}
-	if p := servicePort(s, tcp, port); p != nil && p.Name != "" && r.seniorPolicy(id, ns, name, p.Name) != nil {
-		return true
+	switch {
+	case policies == 0 && speaks == AppHTTPS:
+		return no("is TLS, which takes a BackendTLSPolicy")
+	case policies > 0 && policies == len(homes):
+		return &problem{ReasonInvalidBackendTLSPolicy, invalid}
 	}
-	return r.seniorPolicy(id, ns, name, "") != nil
+	return nil
 }
 
 // findService gives a port of a Service of a cluster, or why it can't be a

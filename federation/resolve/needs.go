@@ -50,6 +50,15 @@ func (n needs) forward(f *ForwardRule) { n.table(&RouteTable{Forward: f}) }
 // eachTarget visits the backends that a table's requests may reach, with the
 // frontend through which they chain, if any. Those that can't be used are left out.
 func eachTarget(t *RouteTable, do func(k BackendKey, chain *FrontendKey)) {
+	eachBackend(t, func(b *WeightedBackend) bool { return b.Invalid == "" }, do)
+}
+
+// eachWanted is eachTarget with those that only their BackendTLSPolicy forbids.
+func eachWanted(t *RouteTable, do func(k BackendKey, chain *FrontendKey)) {
+	eachBackend(t, func(b *WeightedBackend) bool { return b.Invalid == "" || b.distrusted }, do)
+}
+
+func eachBackend(t *RouteTable, counts func(*WeightedBackend) bool, do func(k BackendKey, chain *FrontendKey)) {
 	if t == nil {
 		return
 	}
@@ -65,7 +74,7 @@ func eachTarget(t *RouteTable, do func(k BackendKey, chain *FrontendKey)) {
 		for i := range list {
 			b := &list[i]
 			filters(&b.Filters)
-			if b.Invalid == "" {
+			if counts(b) {
 				do(b.Backend, b.Chain)
 			}
 		}

@@ -322,7 +322,7 @@ func usesOfGateway(g *Gateway) []fact {
 		l := &g.Listeners[i]
 		for _, h := range l.Hosts {
 			if l.Protocol != string(gatewayv1.TLSProtocolType) || l.TLS != nil {
-				eachTarget(h.Table, visit)
+				eachWanted(h.Table, visit)
 			}
 		}
 	}
@@ -339,7 +339,7 @@ func usesOfFrontend(f *Frontend) []fact {
 	var used []BackendKey
 	for _, p := range f.Ports {
 		if p.Producer != nil && p.Producer.Forward == nil {
-			eachTarget(p.Producer, func(k BackendKey, _ *FrontendKey) { used = append(used, k) })
+			eachWanted(p.Producer, func(k BackendKey, _ *FrontendKey) { used = append(used, k) })
 		}
 	}
 	return usageFacts(used, usage{frontend: f.Key})

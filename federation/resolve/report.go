@@ -17,6 +17,10 @@ const (
 	ReasonFederated    = "Federated"
 	// ReasonConflicted is GEP-1294's name; Gateway API has no constant for it.
 	ReasonConflicted = "Conflicted"
+	// ReasonInvalidBackendTLSPolicy is on routes (ResolvedRefs) whose backend has to be
+	// called by TLS in a way that can't be: Gateway API asks for the condition, but
+	// has no reason for it.
+	ReasonInvalidBackendTLSPolicy = "InvalidBackendTLSPolicy"
 	// ReasonNotSelected: causeway.dev/clusters leaves this cluster out.
 	ReasonNotSelected = "NotSelected"
 	// ReasonParentNotProgrammed is what Gateway API says of ListenerSets; it has
@@ -32,25 +36,20 @@ func routeUnit(r *reader, kind cluster.Kind, ns, name string) output {
 		return output{gone: len(copies) == 0}
 	}
 	rep := &ObjectReport{Ref: o.Ref, Cluster: o.Cluster}
-	var byVia [2]*compiled
+	byVia := map[via]*compiled{}
 	compile := func(v via) *compiled {
-		i := 0
-		if v.gateway {
-			i = 1
-		}
-		if byVia[i] == nil {
+		if byVia[v] == nil {
 			c := r.compile(o, v)
-			byVia[i] = &c
+			byVia[v] = &c
 		}
-		return byVia[i]
+		return byVia[v]
 	}
 	for _, ref := range federation.ParentRefs(o) {
 		j := r.judgeParent(o, ref)
 		if !j.ours {
 			continue
 		}
-		// The chain makes no difference to what is reported.
-		c := compile(via{gateway: !j.mesh})
+		c := compile(via{gateway: !j.mesh, chain: j.chain})
 		rep.Parents = append(rep.Parents, ParentReport{ParentRef: ref, Conditions: parentConditions(j, c)})
 	}
 	if f := r.federatedCondition(o); f != nil {
@@ -66,6 +65,7 @@ func routeUnit(r *reader, kind cluster.Kind, ns, name string) output {
 type judged struct {
 	ours    bool // ours to judge
 	mesh    bool
+	chain   bool // a Gateway whose requests go on through producer routes
 	refused *problem
 	note    string // for an accepted route's message
 }
@@ -85,13 +85,17 @@ func (r *reader) judgeParent(o *cluster.Object, ref gatewayv1.ParentReference) j
 		case !r.concerns(o, &g.parentView, g):
 			return judged{}
 		}
-		return r.judgeListeners(&g.parentView, o, ref)
+		j := r.judgeListeners(&g.parentView, o, ref)
+		j.chain = g.chains()
+		return j
 	case cluster.KindListenerSet:
-		s, _, ours, p := r.parentSet(o, ns, name)
+		s, g, ours, p := r.parentSet(o, ns, name)
 		if !ours || p != nil {
 			return judged{ours: ours, refused: p}
 		}
-		return r.judgeListeners(&s.parentView, o, ref)
+		j := r.judgeListeners(&s.parentView, o, ref)
+		j.chain = g.chains()
+		return j
 	}
 	return judged{}
 }

@@ -314,6 +314,8 @@ type WeightedBackend struct {
 	Redirect *Redirect
 	// Invalid, if not empty, says why this share gets 500 (connections: is closed).
 	Invalid string
+	// distrusted: it is Invalid for its BackendTLSPolicy, which is told who is there.
+	distrusted bool
 }
 
 // BackendKind tells what a backend's endpoints are.
