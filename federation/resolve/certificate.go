@@ -14,19 +14,20 @@ func NewCertificate(namespace, name string, certPEM, keyPEM []byte) (*Certificat
 	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		return nil, fmt.Errorf("Secret %s/%s holds no certificate with its key: %w", namespace, name, err)
 	}
-	return &Certificate{Namespace: namespace, Name: name, cert: bytes.Clone(certPEM), key: bytes.Clone(keyPEM)}, nil
+	key := bytes.Clone(keyPEM)
+	return &Certificate{Namespace: namespace, Name: name, cert: bytes.Clone(certPEM), key: &key}, nil
 }
 
 // PEM gives the chain and the private key. The caller must change neither, nor
 // let the key appear anywhere but in an Envoy's Secret.
-func (c *Certificate) PEM() (cert, key []byte) { return c.cert, c.key }
+func (c *Certificate) PEM() (cert, key []byte) { return c.cert, *c.key }
 
 // Equal reports whether both are the same Secret with the same content.
 func (c *Certificate) Equal(o *Certificate) bool {
 	if c == nil || o == nil {
 		return c == o
 	}
-	return c.Namespace == o.Namespace && c.Name == o.Name && bytes.Equal(c.cert, o.cert) && bytes.Equal(c.key, o.key)
+	return c.Namespace == o.Namespace && c.Name == o.Name && bytes.Equal(c.cert, o.cert) && bytes.Equal(*c.key, *o.key)
 }
 
 // String names the Secret.

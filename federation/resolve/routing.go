@@ -464,7 +464,11 @@ type Gateway struct {
 // them. It never shows its key, however it is printed. Immutable.
 type Certificate struct {
 	Namespace, Name string // of the Secret
-	cert, key       []byte
+	cert            []byte
+	// key is behind a pointer because fmt, where it can't call our methods (a
+	// Certificate in an unexported field), shows what a struct holds, but not
+	// what pointers in it point to.
+	key *[]byte
 }
 
 // Key gives namespace/name.
