@@ -46,8 +46,15 @@ func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last boo
 	hop.Response, hop.RequestTimeout, hop.BackendTimeout = rule.Filters.Response, rule.RequestTimeout, rule.BackendTimeout
 	switch {
 	case rule.Invalid != "":
-		hop.Status, hop.Reason = 500, rule.Invalid
+		hop.Status, hop.Reason = failure(rule.Route), rule.Invalid
 		return
+	}
+	// The shares of a rule have an answer in common, unless each is a route of its own.
+	if status, reason := answerPreflight(rule.Filters.CORS, &req); status != 0 && usable(rule) && !divided(rule) {
+		hop.Status, hop.Reason = status, reason
+		return
+	}
+	switch {
 	case rule.Redirect != nil:
 		hop.Status, hop.Reason = rule.Redirect.StatusCode, "the rule redirects"
 		hop.Location = location(req, rule.Match, rule.Redirect, exact)
@@ -62,9 +69,16 @@ func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last boo
 			w = b.Filters.Rewrite
 		}
 		x.Request = rewrite(req, rule, w).Apply(rule.Filters.Request).Apply(b.Filters.Request)
+		cors := rule.Filters.CORS
+		if b.Filters.CORS != nil {
+			cors = b.Filters.CORS
+		}
+		status, reason := answerPreflight(cors, &req)
 		switch {
 		case b.Invalid != "":
-			x.Status, x.Reason = 500, b.Invalid
+			x.Status, x.Reason = failure(rule.Route), b.Invalid
+		case status != 0:
+			x.Status, x.Reason = status, reason
 		case b.Redirect != nil:
 			x.Status, x.Reason = b.Redirect.StatusCode, "the backend's filter redirects"
 			x.Location = location(req, rule.Match, b.Redirect, exact)
@@ -76,6 +90,17 @@ func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last boo
 		}
 		hop.Branches = append(hop.Branches, x)
 	}
+}
+
+// usable reports whether a rule answers by itself or has a backend that can be
+// used. Where none can, the rule as a whole can't.
+func usable(rule *resolve.Rule) bool {
+	for i := range rule.Backends {
+		if b := &rule.Backends[i]; b.Weight > 0 && b.Invalid == "" {
+			return true
+		}
+	}
+	return rule.Redirect != nil
 }
 
 // rewrite gives the request with its path and host changed.

@@ -75,7 +75,7 @@ func TestExplainTellsWhatEnvoyDoes(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests: %v", sent, outcomes)
-	for _, want := range []string{"served", "404", "500", "redirected", "chained", "unreachable"} {
+	for _, want := range []string{"served", "200", "403", "404", "500", "redirected", "chained", "unreachable"} {
 		if outcomes[want] == 0 && *worlds >= 40 {
 			t.Errorf("not one request was %s: the test shows nothing about it", want)
 		}
@@ -124,8 +124,20 @@ func drawRequest(c *rand.Rand) (from string, out request) {
 			lines = append(lines, h+": "+v)
 		}
 	}
+	method := pick(c, methods)
+	if c.IntN(4) == 0 {
+		add := func(name, value string) {
+			out.header.Set(name, value)
+			lines = append(lines, name+": "+value)
+		}
+		add("origin", pick(c, origins))
+		if c.IntN(2) == 0 {
+			method = "OPTIONS"
+			add("access-control-request-method", "PUT")
+		}
+	}
 	var err error
-	if out.Request, err = explain.NewRequest(pick(c, methods), out.rawURL, lines); err != nil {
+	if out.Request, err = explain.NewRequest(method, out.rawURL, lines); err != nil {
 		panic(err)
 	}
 	return from, out
@@ -167,7 +179,7 @@ func (r *rig) send(at netip.AddrPort, q request) (answer, error) {
 		return answer{}, err
 	}
 	a := answer{status: resp.StatusCode, header: resp.Header, location: resp.Header.Get("Location")}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK && len(body) > 0 {
 		a.seen = &seen{}
 		if err := json.Unmarshal(body, a.seen); err != nil {
 			return a, fmt.Errorf("answer %q: %w", body, err)
@@ -301,7 +313,7 @@ func leaves(h *explain.Hop, rules []string) []leaf {
 		var below []leaf
 		switch {
 		case b.Status != 0:
-			below = []leaf{{rules: rules, share: 1, status: b.Status}}
+			below = []leaf{{rules: rules, share: 1, status: b.Status, location: b.Location}}
 		case b.Chain != nil:
 			below = leaves(b.Chain, rules)
 		default:
@@ -346,6 +358,9 @@ func (l *leaf) differs(a answer) string {
 	}
 	if a.location != l.location {
 		return fmt.Sprintf("location %q, not %q", a.location, l.location)
+	}
+	if (a.seen == nil) != (l.status != 0) {
+		return "it is not the one of who was to answer, Envoy or the backend"
 	}
 	if l.status != 0 {
 		return ""

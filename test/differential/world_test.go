@@ -29,7 +29,8 @@ var (
 	patterns   = []string{"example.com", "a.example.com", "*.example.com", "*.com", "b.example.com", "other.org"}
 	paths      = []string{"/", "/a", "/a/b", "/ab", "/a/b/c", "/v1", "/v1.0", "/x-y_z"}
 	regexes    = []string{"/a.*", "/[a-z]+", "/a(/b)?", "/v\\d(\\.\\d)?", "/.*b"}
-	methods    = []string{"GET", "POST", "PUT", "DELETE"}
+	methods    = []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"}
+	origins    = []string{"https://web.example", "https://a.web.example", "http://web.example:8080", "https://evil.example", "HTTPS://WEB.example:443"}
 	headers    = []string{"x-a", "x-b", "x-c"}
 	values     = []string{"1", "2", "on", "a b"}
 	params     = []string{"p", "q", "r.s"}
@@ -253,10 +254,19 @@ func (w *world) rule() gatewayv1.HTTPRouteRule {
 		return r
 	}
 	r.Filters = w.filters(prefixes)
+	if w.chance(4) {
+		r.Retry = &gatewayv1.HTTPRouteRetry{Attempts: ptr(1 + w.IntN(2)), Codes: []gatewayv1.HTTPRouteRetryStatusCode{503}}
+	}
+	if w.chance(8) {
+		r.SessionPersistence = &gatewayv1.SessionPersistence{}
+	}
 	for range 1 + w.IntN(3) {
 		b := gatewayv1.HTTPBackendRef{BackendRef: w.backend()}
 		if w.chance(3) {
 			b.Filters = w.modifiers()
+		}
+		if w.chance(6) {
+			b.Filters = append(b.Filters, w.special(prefixes)...)
 		}
 		r.BackendRefs = append(r.BackendRefs, b)
 	}
@@ -332,7 +342,43 @@ func (w *world) filters(prefixes bool) []gatewayv1.HTTPRouteFilter {
 		}
 		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: rw})
 	}
+	if w.chance(6) {
+		out = append(out, w.cors())
+	}
+	for w.chance(4) {
+		out = append(out, w.mirror())
+	}
 	return out
+}
+
+// special are filters of a backendRef that make its share a route of its own.
+func (w *world) special(prefixes bool) (out []gatewayv1.HTTPRouteFilter) {
+	switch w.IntN(4) {
+	case 0:
+		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Path: w.pathModifier(prefixes), Hostname: ptr(gatewayv1.PreciseHostname("own.example.org"))}})
+	case 1:
+		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: w.redirect(prefixes)})
+	case 2:
+		out = append(out, w.mirror())
+	default:
+		out = append(out, w.cors())
+	}
+	return out
+}
+
+func (w *world) mirror() gatewayv1.HTTPRouteFilter {
+	m := &gatewayv1.HTTPRequestMirrorFilter{BackendRef: w.backend().BackendObjectReference}
+	if w.chance(2) {
+		m.Percent = ptr(int32(w.IntN(101)))
+	}
+	return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: m}
+}
+
+func (w *world) cors() gatewayv1.HTTPRouteFilter {
+	return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterCORS, CORS: &gatewayv1.HTTPCORSFilter{
+		AllowOrigins: []gatewayv1.CORSOrigin{pick(w.Rand, []gatewayv1.CORSOrigin{"https://web.example", "https://*.web.example", "http://web.example:8080", "*"})},
+		AllowMethods: []gatewayv1.HTTPMethodWithWildcard{"GET", "PUT"}, MaxAge: 5,
+	}}
 }
 
 func (w *world) modifiers() []gatewayv1.HTTPRouteFilter {
