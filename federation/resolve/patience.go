@@ -87,9 +87,6 @@ func compileSession(route RouteID, index int, ruleName string, in *gatewayv1.Ses
 		if in.CookieConfig != nil {
 			bad("cookieConfig does not go with type Header")
 		}
-		if out.AbsoluteTimeout > 0 {
-			bad("absoluteTimeout is not supported with type Header")
-		}
 	default:
 		bad("type %q is unknown", clip(string(t)))
 	}

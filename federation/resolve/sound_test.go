@@ -75,7 +75,7 @@ func unsound(res *Result) (why string) {
 			if x := r.Retry; x != nil && (x.Attempts < 0 || x.Backoff <= 0 || !sort.IntsAreSorted(x.Codes) || len(x.Codes) > 0 && (x.Codes[0] < 400 || x.Codes[len(x.Codes)-1] > 599)) {
 				say("%s: retry %+v", where, x)
 			}
-			if x := r.Session; x != nil && (!isToken(x.Name) || x.Permanent && x.AbsoluteTimeout <= 0 || x.Header && (x.Permanent || x.AbsoluteTimeout > 0)) {
+			if x := r.Session; x != nil && (!isToken(x.Name) || x.Permanent && x.AbsoluteTimeout <= 0 || x.Header && x.Permanent) {
 				say("%s: session %+v", where, x)
 			}
 			filters := func(where string, f Filters, d *Redirect) {
