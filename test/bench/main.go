@@ -112,6 +112,7 @@ func latency(ctx context.Context, o options, r *report, dir string, log *slog.Lo
 		return err
 	}
 	defer s.close()
+	s.closely = o.profile != ""
 	if _, err := s.bring(ctx); err != nil {
 		return err
 	}
@@ -226,6 +227,7 @@ func growth(ctx context.Context, o options, r *report, dir string, log *slog.Log
 				return err
 			}
 			defer s.close()
+			s.closely = o.profile != ""
 			if _, err := s.bring(ctx); err != nil {
 				return err
 			}

@@ -37,6 +37,9 @@ func runPart(in io.Reader, out io.Writer) error {
 	if err := dec.Decode(&s); err != nil {
 		return err
 	}
+	if s.Profile {
+		runtime.MemProfileRate = 8 << 10
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("part", s.Part, "index", s.Index)
 	var p part
 	switch s.Part {
@@ -145,25 +148,28 @@ type profiler struct {
 }
 
 func (p *profiler) request(dir string) error {
+	runtime.GC() // what was allocated shows in profiles after a collection
 	if dir != "-" {
 		p.cpu.Reset()
 		p.into = dir
+		if err := lookup("allocs", dir+".allocs-before"); err != nil {
+			return err
+		}
 		return pprof.StartCPUProfile(&p.cpu)
 	}
 	pprof.StopCPUProfile()
 	if err := os.WriteFile(p.into+".cpu", p.cpu.Bytes(), 0o600); err != nil {
 		return err
 	}
-	for _, name := range []string{"allocs", "heap"} {
-		var b bytes.Buffer
-		if err := pprof.Lookup(name).WriteTo(&b, 0); err != nil {
-			return err
-		}
-		if err := os.WriteFile(p.into+"."+name, b.Bytes(), 0o600); err != nil {
-			return err
-		}
+	return errors.Join(lookup("allocs", p.into+".allocs"), lookup("heap", p.into+".heap"))
+}
+
+func lookup(name, file string) error {
+	var b bytes.Buffer
+	if err := pprof.Lookup(name).WriteTo(&b, 0); err != nil {
+		return err
 	}
-	return nil
+	return os.WriteFile(file, b.Bytes(), 0o600)
 }
 
 func subdir(parts ...string) (string, error) {

@@ -26,6 +26,8 @@ type setup struct {
 	Store storeSetup
 	Key   string // of gossip
 	Edits []edit // that have been made before
+	// Profile: allocations will be profiled, more closely than by default.
+	Profile bool
 }
 
 // storeSetup is how to reach etcd, or in etcd itself what to present.

@@ -45,6 +45,7 @@ type set struct {
 	proxies  [][]*proxy // by cluster: sidecars first
 	services int        // counts the changes
 	resting  *[2]usage  // per second, see idle
+	closely  bool       // setup.Profile
 }
 
 // open starts etcd and sets up its users for a world's clusters.
@@ -153,7 +154,7 @@ func (s *set) start(ctx context.Context, c int) error {
 	if err != nil {
 		return err
 	}
-	p, first, err := start(ctx, "agent of "+string(s.w.cluster(c)), setup{Part: partAgent, World: s.w, Index: c, Dir: dir, Store: store, Key: s.key.Reveal(), Edits: s.edits[c]}, s.output)
+	p, first, err := start(ctx, "agent of "+string(s.w.cluster(c)), setup{Part: partAgent, World: s.w, Index: c, Dir: dir, Store: store, Key: s.key.Reveal(), Edits: s.edits[c], Profile: s.closely}, s.output)
 	if err != nil {
 		return err
 	}

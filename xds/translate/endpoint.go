@@ -18,7 +18,12 @@ const overprovisioning = 140
 // assignment translates a backend's endpoints. A group becomes a locality of its
 // own (sub_zone is the cluster), so that clusters of one zone stay apart. instead,
 // if it is there and gives something, takes the place of a group's endpoints.
-func assignment(name string, b *resolve.Backend, instead func(*resolve.EndpointGroup) []*endpointv3.LbEndpoint) (*endpointv3.ClusterLoadAssignment, []Problem) {
+//
+// Every change of an endpoint sends it again whole, to every sidecar, so it says
+// no more than Envoy needs: weights are brought down as far as their ratios allow,
+// 1 is what no weight means, and who an endpoint is stands in it only where answers
+// are to tell.
+func assignment(name string, b *resolve.Backend, opts Options, instead func(*resolve.EndpointGroup) []*endpointv3.LbEndpoint) (*endpointv3.ClusterLoadAssignment, []Problem) {
 	var problems []Problem
 	known := map[string]bool{}
 	for _, c := range b.Config.Crossings {
@@ -34,6 +39,10 @@ func assignment(name string, b *resolve.Backend, instead func(*resolve.EndpointG
 	}
 	fail := func(format string, a ...any) {
 		problems = append(problems, Problem{Subject: b.Key.String(), Message: fmt.Sprintf(format, a...)})
+	}
+	unit := uint32(1) // what comes instead bears the resolver's weights
+	if instead == nil {
+		unit = commonWeight(b)
 	}
 	// Priorities must have no gaps, also where a group is left out.
 	priority, last := -1, uint32(0)
@@ -64,7 +73,7 @@ func assignment(name string, b *resolve.Backend, instead func(*resolve.EndpointG
 				}
 				continue
 			}
-			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(&b.Config, g, e))
+			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(&b.Config, g, e, weightOf(e)/unit, opts))
 		}
 		if len(l.LbEndpoints) == 0 {
 			continue
@@ -78,29 +87,50 @@ func assignment(name string, b *resolve.Backend, instead func(*resolve.EndpointG
 	return out, problems
 }
 
-func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.Endpoint) *endpointv3.LbEndpoint {
-	health := corev3.HealthStatus_UNHEALTHY
+func weightOf(e *resolve.Endpoint) uint32 { return max(e.Weight, 1) }
+
+// commonWeight is the greatest common divisor of all weights.
+func commonWeight(b *resolve.Backend) uint32 {
+	out := uint32(0)
+	for i := range b.Groups {
+		for j := range b.Groups[i].Endpoints {
+			for w := weightOf(&b.Groups[i].Endpoints[j]); w != 0; {
+				out, w = w, out%w
+			}
+		}
+	}
+	return max(out, 1)
+}
+
+func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.Endpoint, weight uint32, opts Options) *endpointv3.LbEndpoint {
+	out := &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},
+		HealthStatus:   corev3.HealthStatus_UNHEALTHY,
+	}
 	if e.Healthy {
-		health = corev3.HealthStatus_HEALTHY
+		out.HealthStatus = corev3.HealthStatus_HEALTHY
+	}
+	if weight > 1 {
+		out.LoadBalancingWeight = u32(weight)
 	}
 	meta := map[string]*structpb.Struct{}
-	ours := map[string]*structpb.Value{"cluster": structpb.NewStringValue(string(g.Cluster))}
-	if e.Pod != "" {
-		ours["pod"] = structpb.NewStringValue(valid(e.Pod))
+	if opts.DebugHeaders {
+		ours := map[string]*structpb.Value{"cluster": structpb.NewStringValue(string(g.Cluster))}
+		if e.Pod != "" {
+			ours["pod"] = structpb.NewStringValue(valid(e.Pod))
+		}
+		meta[metaCauseway] = &structpb.Struct{Fields: ours}
 	}
-	meta[metaCauseway] = &structpb.Struct{Fields: ours}
 	if g.Crossing {
 		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyCrossing: structpb.NewStringValue(string(g.Cluster))}}
 	}
 	if tlsOf(c, g) != nil {
 		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyTLS: structpb.NewStringValue(string(g.Cluster))}}
 	}
-	return &endpointv3.LbEndpoint{
-		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},
-		HealthStatus:        health,
-		LoadBalancingWeight: u32(max(e.Weight, 1)),
-		Metadata:            &corev3.Metadata{FilterMetadata: meta},
+	if len(meta) > 0 {
+		out.Metadata = &corev3.Metadata{FilterMetadata: meta}
 	}
+	return out
 }
 
 func socketAddress(a netip.AddrPort) *corev3.Address {

@@ -102,10 +102,14 @@ func emptyState() *State {
 // Update brings the configuration up to date with in; s itself does not change.
 // delta must name at least what differs between the Result of s and that of in;
 // name a frontend or Gateway there also when Bindings has an address for it that
-// it did not have before. The outcome equals Build(in), at a cost in proportion to delta.
+// it did not have before. The outcome equals Build(in), at a cost in proportion to
+// delta. The caller must not change what the Changes hold: proxies share it.
 func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 	if in.Proxy != s.in.Proxy || in.Options != s.in.Options {
 		return s.rebuild(in)
+	}
+	if next, changes, ok := s.follow(in, delta); ok {
+		return next, changes
 	}
 	b := s.edit(in)
 	if in.Proxy.Role == RoleSidecar {
@@ -153,6 +157,41 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 func forwardsUDP(in Input) bool {
 	g, ok := in.Result.Gateways.Get([]byte(in.Proxy.Namespace + "/" + in.Proxy.Name))
 	return ok && slices.ContainsFunc(g.Listeners, func(l resolve.Listener) bool { return l.Protocol == protocolUDP })
+}
+
+// follow is Update where nothing but the Shared differs for a sidecar, which is so
+// for most changes and sidecars: then its changes are the sidecar's.
+func (s *State) follow(in Input, delta resolve.Delta) (*State, Changes, bool) {
+	if in.Proxy.Role != RoleSidecar || in.Shared == nil || in.Cache == nil || s.shared == nil ||
+		in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || len(delta.Frontends) > 0 || !slices.Equal(claimed(in), s.trust) {
+		return nil, Changes{}, false
+	}
+	for _, k := range unitsOf(delta) {
+		if n, _ := s.needs.Get([]byte(k.String())); n > 0 {
+			return nil, Changes{}, false
+		}
+	}
+	var changes Changes
+	switch s.shared.token {
+	case in.Shared.token:
+	case in.Shared.before:
+		changes = in.Shared.changes
+		for _, byType := range []map[string][]string{changes.Changed, changes.Removed} {
+			for typeURL, names := range byType {
+				for _, name := range names {
+					if _, own := s.Resources.tree(typeURL).Get([]byte(name)); own {
+						return nil, Changes{}, false // it hides the shared one
+					}
+				}
+			}
+		}
+	default:
+		return nil, Changes{}, false
+	}
+	next := *s
+	next.in, next.shared = in, in.Shared
+	next.Resources = &Resources{types: s.Resources.types, shared: in.Shared.state.Resources}
+	return &next, changes, true
 }
 
 // rebuild looks at everything anew, and keeps what turns out the same.
@@ -243,17 +282,25 @@ func (b *edit) share(keep func() *Shared) {
 
 // refreshBackends makes anew what the proxy has of the backends that delta names.
 func (b *edit) refreshBackends(delta resolve.Delta) {
-	refresh := func(names []string, kinds ...unitKind) {
+	for _, k := range unitsOf(delta) {
+		if b.needed(k) {
+			b.refresh(k)
+		}
+	}
+}
+
+// unitsOf lists the units that rest on the backends that delta names.
+func unitsOf(delta resolve.Delta) (out []unitKey) {
+	add := func(names []string, kinds ...unitKind) {
 		for _, name := range names {
 			for _, kind := range kinds {
-				if k := (unitKey{kind: kind, name: name}); b.needed(k) {
-					b.refresh(k)
-				}
+				out = append(out, unitKey{kind: kind, name: name})
 			}
 		}
 	}
-	refresh(delta.BackendConfigs, unitBackend, unitRaw, unitTunnel, unitEndpoint)
-	refresh(delta.BackendEndpoints, unitTunnel, unitEndpoint)
+	add(delta.BackendConfigs, unitBackend, unitRaw, unitTunnel, unitEndpoint)
+	add(delta.BackendEndpoints, unitTunnel, unitEndpoint)
+	return out
 }
 
 func (b *edit) needed(k unitKey) bool {

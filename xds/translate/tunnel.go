@@ -46,7 +46,7 @@ func (u *unit) makeTunnel(in Input) {
 	u.problems = append(u.problems, problems...)
 	u.add(TypeCluster, newResource(name, b.Key.String(), c))
 
-	e, problems := assignment(name, b, func(g *resolve.EndpointGroup) []*endpointv3.LbEndpoint {
+	e, problems := assignment(name, b, in.Options, func(g *resolve.EndpointGroup) []*endpointv3.LbEndpoint {
 		if g.Crossing {
 			return nil
 		}
@@ -73,7 +73,7 @@ func (u *unit) direct(in Input, b *resolve.Backend, g *resolve.EndpointGroup) []
 		}
 	}
 	within := &resolve.Backend{Key: b.Key, Config: b.Config, Groups: []resolve.EndpointGroup{own}}
-	e, problems := assignment(name, within, nil)
+	e, problems := assignment(name, within, in.Options, nil)
 	u.problems = append(u.problems, problems...)
 	u.add(TypeEndpoint, newResource(name, b.Key.String(), e))
 	u.add(TypeCluster, newResource(name, b.Key.String(), udpCluster(name, name, &b.Config)))

@@ -410,7 +410,7 @@ type (
 		roots string
 	}
 	purposeEntry struct{ roots string } // by the name for TLS, at a crossing gateway
-	purposeSet   struct{}
+	purposeSet   struct{ debug bool }
 )
 
 func (u *unit) makeBackend(in Input) {
@@ -461,9 +461,9 @@ func (u *unit) makeEndpoint(in Input) {
 	if !ok {
 		return // said by the unit that needs it
 	}
-	s := get(&in.Cache.backends, b, purposeSet{}, func() shared {
+	s := get(&in.Cache.backends, b, purposeSet{in.Options.DebugHeaders}, func() shared {
 		name := b.Key.String()
-		e, problems := assignment(name, b, nil)
+		e, problems := assignment(name, b, in.Options, nil)
 		return shared{in.Cache.intern(TypeEndpoint, "", newResource(name, name, e)), problems}
 	})
 	u.add(TypeEndpoint, s.resource)
