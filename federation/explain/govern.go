@@ -192,7 +192,7 @@ func (e *explainer) chain(k resolve.FrontendKey, b resolve.BackendKey, req Reque
 	}
 	hop := &Hop{Frontend: &f.Key, Port: p.Port, Group: GroupProducer, Chosen: -1, Request: req, Why: "the Gateway's backend has producer routes: they apply, once, to the request as the first route left it"}
 	// The Gateway has ended the client's TLS, if it could read the request.
-	req.Scheme = strings.TrimSuffix(req.Scheme, "s")
+	req.Scheme, req.ended = strings.TrimSuffix(req.Scheme, "s"), req.secure()
 	if problem := e.table(hop, p.Producer, req, true); problem != "" {
 		hop.Closed, hop.Reason = true, problem
 	}

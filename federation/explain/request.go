@@ -56,6 +56,9 @@ type Request struct {
 	Path     string           // escaped, as Envoy normalizes it, beginning with '/'
 	Query    string           // raw, without '?'
 	Headers  []resolve.Header // names in lower case
+	// ended is true behind a Gateway that has ended the client's TLS: redirects
+	// still lead to https.
+	ended bool
 }
 
 // schemes are the schemes of URLs, as `causeway request` knows them too.
@@ -204,7 +207,7 @@ func replacePath(path string, m resolve.Match, full, prefix *string) string {
 // default of a scheme that is left.
 func location(r Request, m resolve.Match, d *resolve.Redirect, exact bool) string {
 	scheme, host, port := "http", r.Host, d.Port
-	if r.secure() {
+	if r.secure() || r.ended {
 		scheme = "https"
 	}
 	if port == 0 && d.Hostname == "" && !exact {

@@ -75,7 +75,7 @@ func TestExplainTellsWhatEnvoyDoes(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests: %v", sent, outcomes)
-	for _, want := range []string{"served", "200", "403", "404", "500", "redirected", "chained", "unreachable"} {
+	for _, want := range []string{"served", "closed", "200", "403", "421", "404", "500", "redirected", "chained", "unreachable"} {
 		if outcomes[want] == 0 && *worlds >= 40 {
 			t.Errorf("not one request was %s: the test shows nothing about it", want)
 		}
@@ -85,8 +85,9 @@ func TestExplainTellsWhatEnvoyDoes(t *testing.T) {
 // request is one to send, with what explain is asked.
 type request struct {
 	explain.Request
-	rawURL string
-	header http.Header
+	rawURL     string
+	hostHeader string // if not that of the URL
+	header     http.Header
 }
 
 func show(r request) string {
@@ -103,15 +104,25 @@ func drawRequest(c *rand.Rand) (from string, out request) {
 	if c.IntN(6) == 0 {
 		port = gatewayPorts[1]
 	}
+	scheme := "http"
+	switch {
+	case c.IntN(5) == 0:
+		scheme = "grpc"
+	case c.IntN(4) == 0 && strings.Contains(from, "/gateway/"):
+		scheme, port = "https", gatewayPorts[2]
+	}
 	path := pick(c, paths)
-	if c.IntN(2) == 0 {
+	if scheme == "grpc" {
+		path = "/" + pick(c, grpcServices) + "/" + pick(c, grpcMethods)
+	}
+	if c.IntN(2) == 0 && scheme != "grpc" {
 		path = strings.TrimSuffix(path, "/") + pick(c, []string{"/", "/b", "/c/d", "/c//e", "/%41", "/a%2Fb", "/../a", "/./b", "/é"})
 	}
 	var query []string
 	for _, p := range some(c, params) {
 		query = append(query, url.QueryEscape(p)+"="+url.QueryEscape(pick(c, values)))
 	}
-	out.rawURL = fmt.Sprintf("http://%s:%d%s", host, port, escape(path))
+	out.rawURL = fmt.Sprintf("%s://%s:%d%s", scheme, host, port, escape(path))
 	if len(query) > 0 {
 		out.rawURL += "?" + strings.Join(query, "&")
 	}
@@ -137,8 +148,17 @@ func drawRequest(c *rand.Rand) (from string, out request) {
 		}
 	}
 	var err error
+	if scheme == "https" && c.IntN(3) == 0 {
+		// Over a connection that was made for another host.
+		other := pick(c, hosts)
+		out.hostHeader = other
+		lines = append(lines, "host: "+other)
+	}
 	if out.Request, err = explain.NewRequest(method, out.rawURL, lines); err != nil {
 		panic(err)
+	}
+	if scheme == "grpc" {
+		out.header.Set("content-type", "application/grpc")
 	}
 	return from, out
 }
@@ -157,7 +177,14 @@ type answer struct {
 // send sends a request as it is: neither the path nor the order of anything is
 // put right on the way.
 func (r *rig) send(at netip.AddrPort, q request) (answer, error) {
-	req, err := http.NewRequestWithContext(context.Background(), q.Method, "http://"+at.String(), nil)
+	client, scheme := &r.client, "http"
+	switch q.Scheme {
+	case "grpc":
+		client = &r.h2
+	case "https":
+		client, scheme = &r.secure, "https"
+	}
+	req, err := http.NewRequestWithContext(context.WithValue(context.Background(), serverName{}, q.ServerName), q.Method, scheme+"://"+at.String(), nil)
 	if err != nil {
 		return answer{}, err
 	}
@@ -166,10 +193,13 @@ func (r *rig) send(at netip.AddrPort, q request) (answer, error) {
 		return answer{}, err
 	}
 	req.Host = u.Host
+	if q.hostHeader != "" {
+		req.Host = q.hostHeader
+	}
 	req.URL.Opaque = u.EscapedPath()
 	req.URL.RawQuery = u.RawQuery
 	req.Header = q.header.Clone()
-	resp, err := r.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -206,6 +236,12 @@ func (r *rig) compare(p *proxy, res *resolve.Result, from explain.Source, q requ
 	var first string
 	for range n {
 		got, err := r.send(at, q)
+		if x.Hop.Closed {
+			if err == nil {
+				return "", fmt.Errorf("explained as closed (%s), and got %d", x.Hop.Reason, got.status)
+			}
+			return "closed", nil
+		}
 		if err != nil {
 			return "", err
 		}
@@ -302,8 +338,11 @@ func leaves(h *explain.Hop, rules []string) []leaf {
 	} else if h.Group == explain.GroupPlain {
 		rules = append(slices.Clone(rules), translate.PlainRouteName(*h.Frontend))
 	}
+	if h.Status == http.StatusMisdirectedRequest {
+		rules = []string{"misdirected"}
+	}
 	if h.Status != 0 {
-		return []leaf{{rules: rules, share: 1, status: h.Status, location: h.Location, response: []resolve.HeaderMods{h.Response}}}
+		return []leaf{{rules: rules, share: 1, status: h.Status, location: h.Location, request: h.Request, response: []resolve.HeaderMods{h.Response}}}
 	}
 	var out []leaf
 	for _, b := range h.Branches {
@@ -313,7 +352,7 @@ func leaves(h *explain.Hop, rules []string) []leaf {
 		var below []leaf
 		switch {
 		case b.Status != 0:
-			below = []leaf{{rules: rules, share: 1, status: b.Status, location: b.Location}}
+			below = []leaf{{rules: rules, share: 1, status: b.Status, location: b.Location, request: b.Request}}
 		case b.Chain != nil:
 			below = leaves(b.Chain, rules)
 		default:
@@ -343,17 +382,30 @@ func (a *answer) address() string {
 	return a.seen.Address
 }
 
+// grpcStatus is what a status of HTTP is to gRPC (gRPC's "HTTP to gRPC Status Code Mapping").
+func grpcStatus(http int) string {
+	if s, ok := map[int]string{400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}[http]; ok {
+		return s
+	}
+	return "2"
+}
+
 // differs tells in what an answer is not what the leaf says; empty if it is.
 func (l *leaf) differs(a answer) string {
 	status := l.status
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if a.status != status {
+	if l.request.Scheme == "grpc" && l.status != 0 {
+		// Envoy's own answers to gRPC are 200 with a gRPC status.
+		if got, want := a.header.Get("grpc-status"), grpcStatus(l.status); a.status != http.StatusOK || got != want {
+			return fmt.Sprintf("status %d, gRPC status %s, not %s", a.status, got, want)
+		}
+	} else if a.status != status {
 		return fmt.Sprintf("status %d", a.status)
 	}
 	// A second hop that has no rule for the request names none.
-	if got, want := strings.TrimSuffix(a.header.Get(translate.HeaderRoute), ","), strings.Join(l.rules, ", "); got != want {
+	if got, want := strings.TrimRight(a.header.Get(translate.HeaderRoute), ", "), strings.Join(l.rules, ", "); got != want {
 		return fmt.Sprintf("governed by %q", got)
 	}
 	if a.location != l.location {
@@ -370,6 +422,9 @@ func (l *leaf) differs(a answer) string {
 	}
 	if _, ok := l.endpoints[a.seen.Address]; !ok {
 		return fmt.Sprintf("endpoint %s is not one of %v", a.seen.Address, l.endpoints)
+	}
+	if l.request.Scheme == "grpc" && a.seen.Headers.Get("content-type") != "application/grpc" {
+		return "the backend saw no gRPC"
 	}
 	uri := l.request.Path
 	if l.request.Query != "" {

@@ -2,10 +2,17 @@ package differential
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -55,8 +62,12 @@ type rig struct {
 	envoy   string
 	cache   *translate.Cache
 	proxies map[string]*proxy
-	client  http.Client
+	// clients of HTTP/1.1, of HTTP/2 with prior knowledge, and of TLS.
+	client, h2, secure http.Client
 }
+
+// serverName is where a context says which name a connection asks for.
+type serverName struct{}
 
 type proxy struct {
 	translate.Proxy
@@ -87,6 +98,15 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(g.Stop)
 	r := &rig{t: t, server: s, xdsPort: l.Addr().(*net.TCPAddr).Port, envoy: path, cache: translate.NewCache(), proxies: map[string]*proxy{}}
 	r.client = http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r.h2, r.secure = r.client, r.client
+	var prior http.Protocols
+	prior.SetUnencryptedHTTP2(true)
+	r.h2.Transport = &http.Transport{Protocols: &prior}
+	r.secure.Transport = &http.Transport{DisableKeepAlives: true, DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		// Which certificate it is, is for others to test.
+		d := tls.Dialer{Config: &tls.Config{ServerName: ctx.Value(serverName{}).(string), InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}} //nolint:gosec // see above
+		return d.DialContext(ctx, network, addr)
+	}}
 	return r
 }
 
@@ -217,6 +237,7 @@ type seen struct {
 
 // pods are HTTP servers on addresses of their own, all on one port.
 type pods struct {
+	ca    *authority
 	port  uint16
 	addrs map[cluster.ID][]netip.Addr
 	next  map[cluster.ID]int
@@ -225,9 +246,12 @@ type pods struct {
 // newPods listens on n addresses for each cluster.
 func newPods(t *testing.T, n int, clusters ...cluster.ID) *pods {
 	t.Helper()
-	p := &pods{addrs: map[cluster.ID][]netip.Addr{}, next: map[cluster.ID]int{}}
+	p := &pods{ca: newAuthority(t), addrs: map[cluster.ID][]netip.Addr{}, next: map[cluster.ID]int{}}
+	var both http.Protocols
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
 	serve := func(l net.Listener) {
-		s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s := &http.Server{Protocols: &both, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			_, _ = io.Copy(io.Discard, req.Body)
 			w.Header().Set("x-r", "backend")
 			w.Header().Set("x-r-drop", "backend")
@@ -261,4 +285,34 @@ func (p *pods) take(c cluster.ID, n int) []netip.Addr {
 		p.next[c]++
 	}
 	return out
+}
+
+// authority issues the certificates of listeners.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	next atomic.Int64
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{key: key}
+}
+
+// issue makes a certificate with its key, as PEM.
+func (a *authority) issue(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(a.next.Add(1)), DNSNames: []string{"example.com"}, NotAfter: time.Now().Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(crand.Reader, tmpl, tmpl, &a.key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := x509.MarshalECPrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: k})
 }

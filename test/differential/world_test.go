@@ -34,6 +34,9 @@ var (
 	headers    = []string{"x-a", "x-b", "x-c"}
 	values     = []string{"1", "2", "on", "a b"}
 	params     = []string{"p", "q", "r.s"}
+
+	grpcServices = []string{"pkg.A", "pkg.B", "other"}
+	grpcMethods  = []string{"Get", "Put"}
 )
 
 type svc struct{ namespace, name string }
@@ -168,8 +171,8 @@ func (w *world) grant(t *testing.T, ns string) {
 	w.put(t, east, cluster.KindReferenceGrant, ns, g.Name, g)
 }
 
-// gatewayPorts are the ports of the one Gateway.
-var gatewayPorts = []int32{80, 8080}
+// gatewayPorts are the ports of the one Gateway; the last speaks TLS.
+var gatewayPorts = []int32{80, 8080, 443}
 
 func (w *world) gateway(t *testing.T) {
 	g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "gw"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: cluster.ClassCauseway}}
@@ -190,7 +193,25 @@ func (w *world) gateway(t *testing.T) {
 		}
 		g.Spec.Listeners = append(g.Spec.Listeners, l)
 	}
+	for i, name := range some(w.Rand, []string{"", "a.example.com", "*.example.com", "b.example.com"}) {
+		l := gatewayv1.Listener{Name: gatewayv1.SectionName(fmt.Sprintf("s%d", i)), Port: gatewayPorts[2], Protocol: gatewayv1.HTTPSProtocolType,
+			AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: ptr(gatewayv1.NamespacesFromAll)}},
+			TLS:           &gatewayv1.ListenerTLSConfig{CertificateRefs: []gatewayv1.SecretObjectReference{{Name: "tls"}}}}
+		if name != "" {
+			l.Hostname = ptr(gatewayv1.Hostname(name))
+		}
+		g.Spec.Listeners = append(g.Spec.Listeners, l)
+	}
+	w.certificate(t)
 	w.put(t, east, cluster.KindGateway, g.Namespace, g.Name, g)
+}
+
+// certificate makes, or renews, the Secret of all listeners of TLS.
+func (w *world) certificate(t *testing.T) {
+	t.Helper()
+	cert, key := w.pods.ca.issue(t)
+	w.put(t, east, cluster.KindSecret, "app", "tls", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "tls"},
+		Type: corev1.SecretTypeTLS, Data: map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key}})
 }
 
 func (w *world) gatewayParent() gatewayv1.ParentReference {
@@ -199,7 +220,7 @@ func (w *world) gatewayParent() gatewayv1.ParentReference {
 	case 0:
 		p.SectionName = ptr(gatewayv1.SectionName("l0"))
 	case 1:
-		p.Port = ptr(gatewayPorts[w.IntN(2)])
+		p.Port = ptr(gatewayPorts[w.IntN(3)])
 	}
 	return p
 }
@@ -235,10 +256,43 @@ func (w *world) routeIn(t *testing.T, c cluster.ID, name, ns string, parent gate
 			r.Spec.Hostnames = append(r.Spec.Hostnames, gatewayv1.Hostname(h))
 		}
 	}
+	if w.chance(5) {
+		g := &gatewayv1.GRPCRoute{ObjectMeta: r.ObjectMeta}
+		g.Spec.CommonRouteSpec, g.Spec.Hostnames = r.Spec.CommonRouteSpec, r.Spec.Hostnames
+		for range 1 + w.IntN(3) {
+			g.Spec.Rules = append(g.Spec.Rules, w.grpcRule())
+		}
+		w.put(t, c, cluster.KindGRPCRoute, ns, name, g)
+		return
+	}
 	for range 1 + w.IntN(3) {
 		r.Spec.Rules = append(r.Spec.Rules, w.rule())
 	}
 	w.put(t, c, cluster.KindHTTPRoute, ns, name, r)
+}
+
+func (w *world) grpcRule() gatewayv1.GRPCRouteRule {
+	var r gatewayv1.GRPCRouteRule
+	for range w.IntN(3) {
+		var m gatewayv1.GRPCRouteMatch
+		if !w.chance(4) {
+			m.Method = &gatewayv1.GRPCMethodMatch{Service: ptr(pick(w.Rand, grpcServices))}
+			if w.chance(2) {
+				m.Method.Method = ptr(pick(w.Rand, grpcMethods))
+			}
+			if w.chance(4) {
+				m.Method = &gatewayv1.GRPCMethodMatch{Type: ptr(gatewayv1.GRPCMethodMatchRegularExpression), Service: ptr("pkg.*"), Method: ptr("G.t")}
+			}
+		}
+		if w.chance(4) {
+			m.Headers = append(m.Headers, gatewayv1.GRPCHeaderMatch{Name: gatewayv1.GRPCHeaderName(pick(w.Rand, headers)), Value: pick(w.Rand, values)})
+		}
+		r.Matches = append(r.Matches, m)
+	}
+	for range 1 + w.IntN(2) {
+		r.BackendRefs = append(r.BackendRefs, gatewayv1.GRPCBackendRef{BackendRef: w.backend()})
+	}
+	return r
 }
 
 func (w *world) rule() gatewayv1.HTTPRouteRule {
