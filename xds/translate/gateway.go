@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -205,17 +206,18 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 				continue
 			}
 			for _, h := range l.Hosts {
-				exact, ok := hostPattern(h.Hostname)
+				domain := strings.ToLower(h.Hostname)
+				exact, ok := hostPattern(domain)
 				switch {
 				case !ok:
 					set.fail("Gateway/"+g.Key(), "listener %s: %q is no hostname: it is left out", l.Key(), clip(h.Hostname))
 					continue
-				case seen[h.Hostname]:
+				case seen[domain]:
 					set.fail("Gateway/"+g.Key(), "listener %s: hostname %s is another listener's: it is left out", l.Key(), h.Hostname)
 					continue
 				}
-				seen[h.Hostname] = true
-				hosts = append(hosts, set.virtualHost(l.Key()+"/"+h.Hostname, []string{h.Hostname}, h.Table, exact))
+				seen[domain] = true
+				hosts = append(hosts, set.virtualHost(l.Key()+"/"+domain, []string{domain}, h.Table, exact))
 			}
 		}
 		config := gatewayConfiguration(name, hosts)

@@ -46,16 +46,17 @@ func (s *routeSet) httpsHosts(subject string, g *resolve.Gateway, l *resolve.Lis
 	var out []*routev3.VirtualHost
 	seen := map[string]bool{}
 	for _, h := range l.Hosts {
-		exact, ok := hostPattern(h.Hostname)
+		domain := strings.ToLower(h.Hostname)
+		exact, ok := hostPattern(domain)
 		switch {
 		case !ok:
 			s.fail(subject, "listener %s: %q is no hostname: it is left out", l.Key(), clip(h.Hostname))
 			continue
-		case seen[h.Hostname] || ownerOf(h.Hostname, own, others) != own:
+		case seen[domain] || ownerOf(domain, own, others) != own:
 			continue // as listeners of the port share them out
 		}
-		seen[h.Hostname] = true
-		out = append(out, s.virtualHost(l.Key()+"/"+h.Hostname, []string{h.Hostname}, h.Table, exact))
+		seen[domain] = true
+		out = append(out, s.virtualHost(l.Key()+"/"+domain, []string{domain}, h.Table, exact))
 	}
 	if _, ok := hostPattern(own); ok && own != "*" && !seen[own] {
 		// Hosts of the listener without a route are its own all the same.
@@ -82,7 +83,7 @@ func listenerDomain(l *resolve.Listener) string {
 	if l.Hostname == "" {
 		return "*"
 	}
-	return l.Hostname
+	return strings.ToLower(l.Hostname)
 }
 
 // ownerOf is the listener, by its hostname, that governs a host or a pattern of
@@ -97,11 +98,12 @@ func ownerOf(host, own string, others []string) string {
 	return best
 }
 
-// covers reports whether all hosts of the one pattern are hosts of the other.
+// covers reports whether all hosts of the one pattern are hosts of the other. Both
+// are in lower case.
 func covers(pattern, host string) bool {
-	if pattern == "*" || strings.EqualFold(pattern, host) {
+	if pattern == "*" || pattern == host {
 		return true
 	}
-	suffix, wild := strings.CutPrefix(strings.ToLower(pattern), "*")
-	return wild && strings.HasSuffix(strings.TrimPrefix(strings.ToLower(host), "*"), suffix)
+	suffix, wild := strings.CutPrefix(pattern, "*")
+	return wild && strings.HasSuffix(strings.TrimPrefix(host, "*"), suffix)
 }

@@ -47,6 +47,10 @@ func drawFrontendKey(t *rapid.T) resolve.FrontendKey {
 func drawTable(t *rapid.T, gateway bool) *resolve.RouteTable {
 	out := &resolve.RouteTable{}
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
+		if odds(t, "anything", 4) {
+			out.Rules = append(out.Rules, drawRule(t, i, gateway))
+			continue
+		}
 		r := &resolve.Rule{Route: resolve.RouteID{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: pick(t, "route", someNames), Cluster: "east"}, RuleIndex: i,
 			Match: resolve.Match{PathType: resolve.PathPrefix, Path: pick(t, "path", []string{"/", "/a", "bad"})}}
 		for range rapid.IntRange(0, 3).Draw(t, "backends") {

@@ -9,6 +9,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
@@ -107,7 +109,11 @@ func (s *routeSet) leg(rule *resolve.Rule, l *leg, match *routev3.RouteMatch, wh
 		list = []*routev3.Route{main}
 	}
 	for _, r := range list {
-		if err := r.ValidateAll(); err != nil {
+		err := r.ValidateAll()
+		if err == nil {
+			_, err = proto.Marshal(r) // what is not UTF-8
+		}
+		if err != nil {
 			s.fail(subject, "%s is left out: %v", where, err)
 			s.needs = s.needs[:before]
 			return nil

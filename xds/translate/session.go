@@ -88,7 +88,7 @@ var headerScript string
 // pinnedLegs are those that keep sessions with their shares, where a rule has
 // several.
 func pinnedLegs(rule *resolve.Rule) []*leg {
-	if rule.Session == nil {
+	if rule.Session == nil || !token(rule.Session.Name) {
 		return nil
 	}
 	var out []*leg
