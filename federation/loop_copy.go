@@ -19,8 +19,9 @@ const (
 	// maxCopyBytes bounds the copy on disk.
 	maxCopyBytes = 1 << 30
 	// copyPause is the least time between two writings of the copy; a writing that
-	// takes long is followed by copyRatio times as long a pause.
-	copyPause, copyRatio = time.Second, 20
+	// takes long is followed by copyRatio times as long a pause: the copy is written
+	// whole, and must not become what changes cost.
+	copyPause, copyRatio = 5 * time.Second, 50
 )
 
 // saver keeps the newest state of the store for the goroutine that writes it to

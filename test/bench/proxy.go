@@ -67,6 +67,8 @@ func dial(ctx context.Context, p translate.Proxy, address string, ca *identity.A
 	}
 	x.conn, err = grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(identity.ClientConfig(svid, ca, identity.Exactly(server)))),
+		// As large as Envoy's; fixed, so that gRPC's own pings are not counted.
+		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<20),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 			if err != nil {

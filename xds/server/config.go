@@ -94,6 +94,10 @@ func (l Limits) complete() (Limits, error) {
 // node holds.
 const maxRequest = 16 << 20
 
+// window is how much of a request may be on its way; the largest name all that a
+// node holds, after a reconnect.
+const window = 1 << 20
+
 // ServerOptions are the options of a gRPC server that serves discovery: proxies
 // that are gone without a word are noticed within a minute, requests are bounded.
 // The caller adds its credentials.
@@ -102,6 +106,9 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(100),
 		grpc.ConnectionTimeout(20 * time.Second),
+		// Fixed windows: gRPC would else ping the node at each of its requests, to find
+		// out how much may be on its way.
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}

@@ -20,9 +20,9 @@ const overprovisioning = 140
 // if it is there and gives something, takes the place of a group's endpoints.
 //
 // Every change of an endpoint sends it again whole, to every sidecar, so it says
-// no more than Envoy needs: weights are brought down as far as their ratios allow,
-// 1 is what no weight means, and who an endpoint is stands in it only where answers
-// are to tell.
+// no more than Envoy needs: weights are brought down as far as their ratios allow, 1
+// is what no weight means and healthy what no status means, and who and where an
+// endpoint is stands in it only where answers are to tell.
 func assignment(name string, b *resolve.Backend, opts Options, instead func(*resolve.EndpointGroup) []*endpointv3.LbEndpoint) (*endpointv3.ClusterLoadAssignment, []Problem) {
 	var problems []Problem
 	known := map[string]bool{}
@@ -52,8 +52,9 @@ func assignment(name string, b *resolve.Backend, opts Options, instead func(*res
 			fail("cluster %s is behind crossing gateways and has no known trust domain: its endpoints are left out, for nothing goes there without TLS", g.Cluster)
 			continue
 		}
-		l := &endpointv3.LocalityLbEndpoints{
-			Locality: &corev3.Locality{Region: g.Region, Zone: g.Zone, SubZone: string(g.Cluster)},
+		l := &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{SubZone: string(g.Cluster)}}
+		if opts.DebugHeaders {
+			l.Locality.Region, l.Locality.Zone = g.Region, g.Zone
 		}
 		var taken bool
 		if instead != nil {
@@ -105,10 +106,9 @@ func commonWeight(b *resolve.Backend) uint32 {
 func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.Endpoint, weight uint32, opts Options) *endpointv3.LbEndpoint {
 	out := &endpointv3.LbEndpoint{
 		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},
-		HealthStatus:   corev3.HealthStatus_UNHEALTHY,
 	}
-	if e.Healthy {
-		out.HealthStatus = corev3.HealthStatus_HEALTHY
+	if !e.Healthy {
+		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
 	}
 	if weight > 1 {
 		out.LoadBalancingWeight = u32(weight)
