@@ -143,16 +143,17 @@ func (r *reader) unusable(kind cluster.Kind, speaks AppProtocol, homes []cluster
 			if s == nil {
 				continue
 			}
-			t := r.backendTLS(id, s, ns, name, port)
-			switch {
-			case t == nil:
+			policy := r.policyFor(id, s, ns, name, port)
+			if policy == nil {
 				continue
-			case t.Invalid == "":
-				return nil // one cluster is enough; the others' share is theirs
-			case invalid == "":
-				invalid = t.Invalid
 			}
-			policies++
+			why := r.disobeyed(policy)
+			if why == "" {
+				return nil // one cluster is enough; the others' share is theirs
+			}
+			if policies++; invalid == "" {
+				invalid = why
+			}
 		}
 	}
 	switch {

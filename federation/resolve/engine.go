@@ -30,13 +30,14 @@ type unitClass byte
 const (
 	unitClassObject    unitClass = 'a' // a GatewayClass
 	unitImport         unitClass = 'b'
-	unitGateway        unitClass = 'c'
-	unitFrontend       unitClass = 'd'
-	unitRemoteFrontend unitClass = 'e' // exists while a Gateway chains through it
-	unitRoute          unitClass = 'f'
-	unitListenerSet    unitClass = 'g'
-	unitPolicy         unitClass = 'h' // a BackendTLSPolicy
-	unitBackend        unitClass = 'i' // exists while a frontend or Gateway refers to it
+	unitVerdict        unitClass = 'c' // whether a BackendTLSPolicy can be obeyed
+	unitGateway        unitClass = 'd'
+	unitFrontend       unitClass = 'e'
+	unitRemoteFrontend unitClass = 'f' // exists while a Gateway chains through it
+	unitRoute          unitClass = 'g'
+	unitListenerSet    unitClass = 'h'
+	unitPolicy         unitClass = 'i' // the report on a BackendTLSPolicy
+	unitBackend        unitClass = 'j' // exists while a frontend or Gateway refers to it
 )
 
 func (u unit) id() string {
@@ -78,6 +79,8 @@ func (u unit) compute(r *reader) output {
 		return gatewayUnit(r, u.namespace, u.name)
 	case unitListenerSet:
 		return listenerSetUnit(r, u.namespace, u.name)
+	case unitVerdict:
+		return verdictUnit(r, u.namespace, u.name)
 	case unitPolicy:
 		return policyUnit(r, u.namespace, u.name)
 	case unitFrontend, unitRemoteFrontend:
@@ -170,7 +173,7 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	case cluster.KindListenerSet:
 		return []unit{{class: unitListenerSet, namespace: ns, name: name}}
 	case cluster.KindBackendTLSPolicy:
-		return []unit{{class: unitPolicy, namespace: ns, name: name}}
+		return []unit{{class: unitVerdict, namespace: ns, name: name}, {class: unitPolicy, namespace: ns, name: name}}
 	case cluster.KindGatewayClass:
 		return []unit{{class: unitClassObject, name: name}}
 	}

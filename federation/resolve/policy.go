@@ -18,24 +18,70 @@ import (
 const maxAncestors = 16
 
 // backendTLS tells how the endpoints of a port of a cluster's Service are reached
-// by TLS, nil for plain text. A policy that names the port comes before one for the
-// whole Service; of several alike the senior counts (GEP-1897).
+// by TLS, nil for plain text.
 func (r *reader) backendTLS(id cluster.ID, s *corev1.Service, ns, name string, port int32) *BackendTLS {
+	o := r.policyFor(id, s, ns, name, port)
+	if o == nil {
+		return nil
+	}
+	v := r.viewPolicy(o)
+	return &v.tls
+}
+
+// policyFor finds the policy that a port of a cluster's Service has. One that names
+// the port comes before one for the whole Service; of several alike the senior
+// counts (GEP-1897).
+func (r *reader) policyFor(id cluster.ID, s *corev1.Service, ns, name string, port int32) *cluster.Object {
 	p := servicePort(s, tcp, port)
 	if p == nil {
 		return nil
 	}
-	sections := []string{p.Name, ""}
-	if p.Name == "" {
-		sections = sections[1:]
-	}
-	for _, section := range sections {
-		if o := r.seniorPolicy(id, ns, name, section); o != nil {
-			v := r.viewPolicy(o)
-			return &v.tls
+	if p.Name != "" {
+		if o := r.seniorPolicy(id, ns, name, p.Name); o != nil {
+			return o
 		}
 	}
-	return nil
+	return r.seniorPolicy(id, ns, name, "")
+}
+
+// verdictUnit tells routes which copies of a policy can't be obeyed. It stands
+// between them and the policy's authorities: a new certificate is no reason to
+// look at routes again.
+func verdictUnit(r *reader, ns, name string) output {
+	copies := r.named(cluster.KindBackendTLSPolicy, ns, name)
+	out := output{gone: len(copies) == 0}
+	var list []verdict
+	for _, o := range copies {
+		if v := r.viewPolicy(o); v.tls.Invalid != "" {
+			list = append(list, verdict{o.Cluster, v.tls.Invalid})
+		}
+	}
+	if len(list) > 0 {
+		out.facts = []fact{{verdictKey(ns, name), list}}
+	}
+	return out
+}
+
+// verdict says why a cluster's copy of a policy can't be obeyed.
+type verdict struct {
+	cluster cluster.ID
+	why     string
+}
+
+// verdictKey is the Key of the facts about which copies of a policy can't be
+// obeyed: []verdict.
+func verdictKey(ns, name string) federation.Key { return factKey("verdict", ns, name) }
+
+// disobeyed tells why a policy can't be obeyed, empty if it can.
+func (r *reader) disobeyed(o *cluster.Object) string {
+	for _, v := range r.facts(verdictKey(o.Namespace, o.Name)) {
+		for _, x := range v.([]verdict) {
+			if x.cluster == o.Cluster {
+				return x.why
+			}
+		}
+	}
+	return ""
 }
 
 // seniorPolicy finds the policy of a cluster for a Service, or for one of its

@@ -386,10 +386,13 @@ func slicesTouchBackends(t *rapid.T, r *Result) {
 }
 
 // secretsTouchCertificates: what reads Secrets is the piece of a Gateway that gives
-// a certificate, so that a new certificate is no reason to look at routes again.
+// a certificate, so that a new certificate is no reason to look at routes again;
+// and ConfigMaps are read besides by policies, their verdicts and backends alone.
 func secretsTouchCertificates(t *rapid.T, r *Result) {
 	each(r.memo.readers, func(k string, u unit) {
-		if strings.HasPrefix(k, string(cluster.KindSecret)+"\x00") && (u.class != unitGateway || !strings.HasPrefix(u.part, "certificate ")) {
+		secret, config := strings.HasPrefix(k, string(cluster.KindSecret)+"\x00"), strings.HasPrefix(k, string(cluster.KindConfigMap)+"\x00")
+		gateway := u.class == unitGateway && (strings.HasPrefix(u.part, "certificate ") || strings.HasPrefix(u.part, "authorities "))
+		if (secret && !gateway) || (config && !gateway && u.class != unitVerdict && u.class != unitPolicy && u.class != unitBackend) {
 			t.Fatalf("%s reads %q", u.id(), k)
 		}
 		if strings.HasPrefix(k, string(federation.KeyListenerSets("", "")[:len("listeners")+1])) && u.class != unitGateway {
