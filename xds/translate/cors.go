@@ -41,11 +41,9 @@ const (
 // any CORS header. A preflight never reaches the backend, nor does it need to be
 // authorized.
 func (s *routeSet) cors(out *routev3.Route, rule *resolve.Rule, c *resolve.CORS) ([]*routev3.Route, error) {
-	for what, list := range map[string][]string{"method": c.AllowMethods, "header": c.AllowHeaders, "exposed header": c.ExposeHeaders} {
-		for _, x := range list {
-			if !token(x) { // "*" is one
-				return nil, fmt.Errorf("CORS: %q can't be the name of a %s", clip(x), what)
-			}
+	for _, x := range slices.Concat(c.AllowMethods, c.AllowHeaders, c.ExposeHeaders) {
+		if !token(x) { // "*" is one
+			return nil, fmt.Errorf("CORS: %q can't be the name of a method or header", clip(x))
 		}
 	}
 	policy := &corsv3.CorsPolicy{ExposeHeaders: strings.Join(c.ExposeHeaders, ", ")}
