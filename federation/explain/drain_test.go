@@ -148,7 +148,7 @@ func TestDrainLaws(t *testing.T) {
 			after[id] = x
 		}
 		even := rapid.Bool().Draw(rt, "even")
-		was, served := before.shares(t, "client", even)
+		_, served := before.shares(t, "client", even)
 		is, still := after.shares(t, "client", even)
 		if served != still {
 			rt.Fatalf("served: %t without drains, %t with them: %v", served, still, after)
@@ -180,7 +180,7 @@ func TestDrainLaws(t *testing.T) {
 			y.notReady, y.ready, y.health = 0, x.ready, ""
 			before[id], after[id] = x, y
 		}
-		was, _ = before.shares(t, "client", even)
+		was, _ := before.shares(t, "client", even)
 		is, _ = after.shares(t, "client", even)
 		if is["client"] < was["client"]-1.01 {
 			rt.Fatalf("the client's own cluster had %v%% and has %v%%: %v", was["client"], is["client"], after)

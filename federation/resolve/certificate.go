@@ -12,7 +12,7 @@ import (
 // Secret of that name holds them. The error says why they can't be used together.
 func NewCertificate(namespace, name string, certPEM, keyPEM []byte) (*Certificate, error) {
 	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
-		return nil, fmt.Errorf("Secret %s/%s holds no certificate with its key: %w", namespace, name, err)
+		return nil, fmt.Errorf("no certificate with its key is in Secret %s/%s: %w", namespace, name, err)
 	}
 	key := bytes.Clone(keyPEM)
 	return &Certificate{Namespace: namespace, Name: name, cert: bytes.Clone(certPEM), key: &key}, nil

@@ -52,7 +52,7 @@ func drawOther(t *rapid.T, kind cluster.Kind, m metav1.ObjectMeta) any {
 		x := &gatewayv1.ListenerSet{ObjectMeta: m}
 		x.Spec.ParentRef = gatewayv1.ParentGatewayReference{Name: gatewayv1.ObjectName(rapid.SampledFrom(someNames).Draw(t, "parent")), Namespace: ptr(gatewayv1.Namespace(rapid.SampledFrom(someNamespaces).Draw(t, "parentNamespace")))}
 		for _, l := range drawListeners(t) {
-			x.Spec.Listeners = append(x.Spec.Listeners, gatewayv1.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Port: l.Port, Protocol: l.Protocol, TLS: l.TLS, AllowedRoutes: l.AllowedRoutes})
+			x.Spec.Listeners = append(x.Spec.Listeners, gatewayv1.ListenerEntry(l))
 		}
 		return x
 	case cluster.KindBackendTLSPolicy:

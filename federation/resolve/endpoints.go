@@ -128,7 +128,7 @@ func affinity(s *corev1.Service) (clientIP bool, timeout time.Duration) {
 	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
 		return false, 0
 	}
-	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	seconds := corev1.DefaultClientIPServiceAffinitySeconds
 	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
 		seconds = *c.ClientIP.TimeoutSeconds
 	}

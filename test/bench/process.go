@@ -123,7 +123,6 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
-	err  error         // why, once done is closed
 
 	mu  sync.Mutex // one request at a time
 	in  *json.Encoder

@@ -99,7 +99,8 @@ func serviceObject(namespace, name string) *corev1.Service {
 // slice is the EndpointSlice of a service: k from 0 for exported ones, from
 // w.Services for private ones.
 func (w world) slice(c, k int, g generation) *cluster.Object {
-	service, of := "", k
+	var service string
+	of := k
 	if k < w.Services {
 		service = w.service(c, k)
 	} else {

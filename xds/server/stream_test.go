@@ -321,7 +321,6 @@ func TestFirstChangeAtOnceThenCoalesced(t *testing.T) {
 	}
 	c.ack(c.expect(translate.TypeCluster, "c"))
 	r.await("in sync with all", func(p ProxyStatus) bool { return p.InSync() && p.Acked == 6 })
-	w3 = w5
 }
 
 func TestRejectionsAreIsolated(t *testing.T) {

@@ -121,7 +121,7 @@ func TestRemoveCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if start, err = two.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(storetest.Other+"a", []byte("x"))}}); err != nil {
+	if _, err = two.Commit(ctx, store.Txn{Ops: []store.Op{store.Put(storetest.Other+"a", []byte("x"))}}); err != nil {
 		t.Fatal(err)
 	}
 	// What the policy says of a cluster's draining goes with it.
