@@ -84,7 +84,7 @@ func (p *pki) secret(name string, hosts ...string) *resolve.Certificate {
 	return c
 }
 
-func first(a, _ []byte) []byte  { return a }
+func first(a, _ []byte) []byte { return a }
 
 func (p *pki) pool() *x509.CertPool {
 	pool := x509.NewCertPool()
