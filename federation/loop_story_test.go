@@ -144,7 +144,10 @@ func (s *story) join(id cluster.ID, st store.Store) {
 		s.Fatal(err)
 	}
 	if m.loop, err = federation.NewLoop(federation.LoopConfig{Local: id, Store: m.site, StoreTimeout: time.Second, Logger: lg, Registerer: prometheus.NewRegistry(),
-		CopyPath: filepath.Join(s.TempDir(), "copy"), OnSnapshot: func(_ context.Context, snap *federation.Snapshot, _ federation.ChangeSet) { m.watch(snap) }}); err != nil {
+		CopyPath: filepath.Join(s.TempDir(), "copy"), OnSnapshot: func(_ context.Context, snap *federation.Snapshot, _ federation.ChangeSet) {
+			m.pub.Follow(snap)
+			m.watch(snap)
+		}}); err != nil {
 		s.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(s.Context())

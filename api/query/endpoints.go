@@ -72,7 +72,7 @@ func backendRows(v View, b *resolve.Backend, in string) []row[*causewayv1.Backen
 			continue
 		}
 		for _, e := range g.Endpoints {
-			k := key(string(v.Cluster), b.Key.String(), fmt.Sprintf("%010d", g.Priority), string(g.Cluster), address(e))
+			k := key(string(v.Cluster), b.Key.String(), fmt.Sprintf("%010d", g.Priority), string(g.Cluster), address(e), fmt.Sprint(e.Healthy))
 			list = append(list, row[*causewayv1.BackendEndpoint]{k, func() *causewayv1.BackendEndpoint { return backendEndpoint(v, b.Key, g, e) }})
 		}
 	}
@@ -91,8 +91,12 @@ func backend(b resolve.BackendKey) *causewayv1.Backend {
 	return &causewayv1.Backend{Kind: string(b.Kind), Namespace: b.Namespace, Name: b.Name, Port: b.Port, Cluster: string(b.Cluster), Protocol: b.Protocol}
 }
 
+// address is empty where only the number of endpoints is known.
 func address(e resolve.Endpoint) string {
-	if e.Host != "" {
+	switch {
+	case e.Counted():
+		return ""
+	case e.Host != "":
 		return e.Host
 	}
 	return e.Addr.String()

@@ -175,11 +175,14 @@ func destination(d *explain.Destination) (out []*causewayv1.DestinationGroup) {
 			ViaCrossing: g.Crossing, Healthy: int32(g.Healthy),
 		}
 		for _, e := range g.Endpoints {
-			if !e.Missing {
+			switch {
+			case e.Counted():
+				x.Total += int32(e.Behind)
+			case !e.Missing:
 				x.Total++
 			}
 			x.Endpoints = append(x.Endpoints, &causewayv1.DestinationEndpoint{
-				Address: address(e.Endpoint), Pod: e.Pod, Weight: e.Weight, Healthy: e.Healthy, Share: e.Share, Missing: e.Missing,
+				Address: address(e.Endpoint), Pod: e.Pod, Weight: e.Weight, Healthy: e.Healthy, Share: e.Share, Missing: e.Missing, Behind: int32(e.Behind),
 			})
 		}
 		out = append(out, x)

@@ -70,12 +70,9 @@ func (r *reading) serviceImport(i *resolve.Import) *causewayv1.ServiceImport {
 			if !ok {
 				continue
 			}
-			for _, ep := range slice.Endpoints {
-				x.Endpoints++
-				if ep.Ready {
-					x.EndpointsReady++
-				}
-			}
+			n := slice.Count()
+			x.Endpoints += int32(n.Ready + n.NotReady + n.Leaving)
+			x.EndpointsReady += int32(n.Ready)
 		}
 		ref := cluster.Ref{Kind: cluster.KindServiceExport, Namespace: i.Namespace, Name: i.Name}
 		if rep, ok := report(owner, ref, e.Cluster); ok {

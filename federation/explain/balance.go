@@ -63,9 +63,12 @@ func (e *explainer) destination(k resolve.BackendKey) *Destination {
 			y := Endpoint{Endpoint: x}
 			if x.Healthy {
 				y.Share = float64(loads[g.Priority]) / 100 * float64(x.Weight) / sums[g.Priority]
-				if g.Crossing {
+				switch {
+				case g.Crossing:
 					out.Healthy = x.Behind
-				} else {
+				case x.Counted():
+					out.Healthy += x.Behind
+				default:
 					out.Healthy++
 				}
 			}

@@ -8,6 +8,12 @@
 //   - Nothing is written or deleted before the source has delivered its first full
 //     set, so that a slow source withdraws nothing; trust bundles not before
 //     SetTrust was called.
+//   - No address of an endpoint is written, nor the name of its pod, while no other
+//     cluster of the clusterset names the same network in its Meta: slices then say
+//     how many endpoints are in which state. Addresses follow when a first cluster
+//     shares the network and go again with the last one; losing the store, or the
+//     cluster's death, is no leaving. Nothing is written before Follow has told who
+//     there is, so that a start does not flap.
 //   - Records come into being in the order of cluster.Older of their objects (a
 //     Service by its ServiceExport, its slices just before it), so that the store's
 //     create revisions rank them as their creation times do. Where one transaction
@@ -27,6 +33,6 @@
 //
 // # Who calls it
 //
-// The agent gives it the batches of its source in every replica, and calls Run in
-// the one that leads. What crosses is defined in package federation/record.
+// The agent gives it the batches of its source and its Snapshots in every replica,
+// and calls Run in the one that leads. What crosses is defined in package federation/record.
 package publish

@@ -31,6 +31,12 @@ type exports struct {
 	users    map[string]int                      // routes, Gateways and ListenerSets by namespace
 	policies policies
 
+	// networks are those of the other clusters, each with one of them; nil: not
+	// known yet. sharing is the cluster that shares ours; while there is none,
+	// slices are published without addresses.
+	networks map[string]cluster.ID
+	sharing  cluster.ID
+
 	dirty map[string]struct{}
 	// bundles are keys of trust bundles in the store, seen before ours was known.
 	bundles map[string]struct{}
@@ -52,6 +58,27 @@ func newExports(id cluster.ID) *exports {
 func (x *exports) setMeta(m cluster.Meta) {
 	x.meta = &m
 	x.touch(record.MetaKey(x.id))
+	x.share()
+}
+
+func (x *exports) setNetworks(networks map[string]cluster.ID) {
+	x.networks = networks
+	x.share()
+}
+
+// share works out whether anybody could use the addresses of endpoints.
+func (x *exports) share() {
+	was := x.sharing != ""
+	x.sharing = ""
+	if x.meta != nil && x.meta.Network != "" {
+		x.sharing = x.networks[x.meta.Network]
+	}
+	if was == (x.sharing != "") {
+		return
+	}
+	for n, of := range x.sliceOf {
+		x.touch(record.SliceKey(x.id, n.namespace, of, n.name))
+	}
 }
 
 func (x *exports) setTrust(t record.Trust) {
@@ -304,7 +331,12 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 	case store.SectionEndpoints:
 		if n := (name{k.Names[0], k.Names[1]}); x.isExported(n) && x.slices[n][k.Names[2]] != nil {
 			o := x.slices[n][k.Names[2]]
-			rec, err = record.EncodeSlice(o)
+			published := o
+			if x.sharing == "" {
+				c := *o
+				c.Value, published = o.Value.(*cluster.EndpointSlice).Counted(), &c
+			}
+			rec, err = record.EncodeSlice(published)
 			return rec, rank{classRanked, x.exported[n], stepSlice}, []*cluster.Object{o}, err
 		}
 	default:

@@ -11,10 +11,10 @@ import (
 )
 
 type metrics struct {
-	pending, records, revision, refused prometheus.Gauge
-	operations                          *prometheus.CounterVec
-	errors                              *prometheus.CounterVec
-	seconds                             prometheus.Histogram
+	pending, records, revision, refused, addresses prometheus.Gauge
+	operations                                     *prometheus.CounterVec
+	errors                                         *prometheus.CounterVec
+	seconds                                        prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -22,10 +22,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "causeway_publish_" + name, Help: help})
 	}
 	m := &metrics{
-		pending:  gauge("pending", "Records that may have to be written."),
-		records:  gauge("records", "Records that the store holds of this cluster."),
-		revision: gauge("revision", "Store revision that includes all that was written."),
-		refused:  gauge("refused", "Objects of this cluster that can't be published."),
+		pending:   gauge("pending", "Records that may have to be written."),
+		records:   gauge("records", "Records that the store holds of this cluster."),
+		revision:  gauge("revision", "Store revision that includes all that was written."),
+		addresses: gauge("addresses", "1 while endpoints are published with their addresses, since another cluster shares the network; 0 while with their number alone."),
+		refused:   gauge("refused", "Objects of this cluster that can't be published."),
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "causeway_publish_operations_total", Help: "Records written, by operation."}, []string{"operation"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -33,7 +34,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "causeway_publish_write_seconds", Help: "Duration of a transaction.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 	}
-	for _, c := range []prometheus.Collector{m.pending, m.records, m.revision, m.refused, m.operations, m.errors, m.seconds} {
+	for _, c := range []prometheus.Collector{m.pending, m.records, m.revision, m.refused, m.addresses, m.operations, m.errors, m.seconds} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}

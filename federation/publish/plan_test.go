@@ -26,7 +26,8 @@ const east cluster.ID = "east"
 func TestIncrementalEqualsFresh(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x, have, known := newExports(east), map[string][]byte{}, map[string]held{}
-		x.setMeta(cluster.Meta{Region: "r"})
+		x.setMeta(cluster.Meta{Region: "r", Network: "n"})
+		others := map[string]cluster.ID{}
 		last := map[cluster.Ref]*cluster.Object{}
 		for range rapid.IntRange(0, 60).Draw(t, "events") {
 			o := recordtest.Draw(t, east)
@@ -36,6 +37,10 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			}
 			x.apply(e)
 			put(last, e.Ref, e.Object)
+			if rapid.IntRange(0, 5).Draw(t, "others") == 0 {
+				others = rapid.SampledFrom([]map[string]cluster.ID{{}, {"other": "west"}, {"n": "west"}, {"n": "north"}}).Draw(t, "networks")
+				x.setNetworks(others)
+			}
 			if rapid.Bool().Draw(t, "write") {
 				write(t, x.plan(known), have, known)
 			}
@@ -43,7 +48,8 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 		write(t, x.plan(known), have, known)
 
 		fresh, want := newExports(east), map[string][]byte{}
-		fresh.setMeta(cluster.Meta{Region: "r"})
+		fresh.setMeta(cluster.Meta{Region: "r", Network: "n"})
+		fresh.setNetworks(others)
 		for ref, o := range last {
 			fresh.apply(cluster.Event{Ref: ref, Object: o})
 		}
@@ -56,6 +62,11 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			t.Fatalf("a fresh start would rewrite %d records, %s first", len(ops), ops[0].Key)
 		}
 		check(t, have, last)
+		for key, value := range have {
+			if shared := others["n"] != ""; !shared && bytes.Contains(value, []byte{10, 0, 0, 0}) {
+				t.Fatalf("%s holds an address that nobody can use", key)
+			}
+		}
 	})
 }
 

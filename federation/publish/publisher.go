@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/store"
 )
@@ -53,6 +54,9 @@ type Publisher struct {
 	settled uint64 // the store has all up to here, as of State.Revision
 	changed chan struct{}
 	state   State
+
+	followMu sync.Mutex // before mu
+	followed []federation.Cluster
 }
 
 // State is how the publishing goes.
@@ -73,6 +77,9 @@ type State struct {
 	LastErrorAt time.Time
 	// Conflicts counts what someone else wrote below the prefix since the start.
 	Conflicts int
+	// Sharing is a cluster that shares this one's network, so that endpoints are
+	// published with their addresses; empty: there is none, and counts are published.
+	Sharing cluster.ID
 }
 
 // New makes a Publisher. It starts nothing and writes nothing.
@@ -128,6 +135,36 @@ func (p *Publisher) Deliver(ctx context.Context, b cluster.Batch) error {
 	return nil
 }
 
+// Follow takes notice of the other clusters. Endpoints are published with their
+// addresses while any of them, dead or alive, is of the same network, and as
+// counts otherwise. Nothing at all is written before the first Snapshot that has
+// seen the store, or a copy of it, so that a start doesn't take back for a moment
+// what others use. It may be called for every Snapshot.
+func (p *Publisher) Follow(s *federation.Snapshot) {
+	if s.Revision == 0 { // nothing is known of anybody
+		return
+	}
+	p.followMu.Lock()
+	defer p.followMu.Unlock()
+	clusters := s.Clusters()
+	if len(clusters) > 0 && len(p.followed) == len(clusters) && &p.followed[0] == &clusters[0] {
+		return // most Snapshots share them with the one before
+	}
+	p.followed = clusters
+	networks := map[string]cluster.ID{}
+	for _, c := range clusters {
+		if _, ok := networks[c.Meta.Network]; !ok && c.ID != p.cfg.Cluster {
+			networks[c.Meta.Network] = c.ID
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first, before := p.exports.networks == nil, p.exports.sharing
+	if p.exports.setNetworks(networks); first || before != p.exports.sharing {
+		p.delivered()
+	}
+}
+
 // SetTrust replaces the cluster's trust bundle: the X.509 authorities (DER) of
 // its trust domain, which readers believe only if the cluster's Meta names it.
 // The Publisher shares the slices from now on. An error says that the bundle is
@@ -149,6 +186,15 @@ func (p *Publisher) delivered() {
 	if !p.running {
 		clear(p.exports.dirty) // Run begins with all keys
 	}
+	if by := p.exports.sharing; by != p.state.Sharing {
+		switch {
+		case by == "":
+			p.cfg.Logger.Info("no other cluster shares this one's network any more: the addresses of its endpoints are taken out of the store, their number stays")
+		case p.state.Sharing == "":
+			p.cfg.Logger.Info("another cluster shares this one's network: endpoints are published with their addresses", "network", p.exports.meta.Network, "cluster", string(by))
+		}
+		p.state.Sharing = by
+	}
 	p.report()
 	select {
 	case p.wake <- struct{}{}:
@@ -164,17 +210,25 @@ func (p *Publisher) report() {
 		p.state.Waiting = "the first full set of the cluster's source"
 	case p.exports.meta == nil:
 		p.state.Waiting = "the cluster's Meta"
+	case p.exports.networks == nil:
+		p.state.Waiting = "what the store says of the other clusters"
 	case !p.running:
 		p.state.Waiting = "the lead among the cluster's agents"
 	}
 	p.state.Current = p.settled == p.seq
 	p.state.Pending = len(p.exports.dirty)
 	p.metrics.pending.Set(float64(p.state.Pending))
+	p.metrics.addresses.Set(0)
+	if p.exports.sharing != "" {
+		p.metrics.addresses.Set(1)
+	}
 	p.metrics.refused.Set(float64(len(p.exports.refused) + len(p.exports.broken)))
 }
 
 // ready reports whether writing may begin. p.mu is held.
-func (p *Publisher) ready() bool { return p.synced && p.exports.meta != nil }
+func (p *Publisher) ready() bool {
+	return p.synced && p.exports.meta != nil && p.exports.networks != nil
+}
 
 // State tells how the publishing goes.
 func (p *Publisher) State() State {

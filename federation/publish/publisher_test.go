@@ -16,6 +16,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/publish"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/record/recordtest"
@@ -44,8 +45,17 @@ func open(t *testing.T) *memory.Store {
 	return mem
 }
 
-// start runs a Publisher on st until the test ends, or stop.
+// start runs a Publisher on st until the test ends, or stop. It knows that there
+// is no other cluster.
 func start(t *testing.T, mem *memory.Store, st store.Store) (r *rig, stop func()) {
+	t.Helper()
+	r, stop = begin(t, mem, st)
+	r.pub.Follow(peers(1, nil))
+	return r, stop
+}
+
+// begin is start for a Publisher that knows nothing of others.
+func begin(t *testing.T, mem *memory.Store, st store.Store) (r *rig, stop func()) {
 	t.Helper()
 	pub, err := publish.New(publish.Config{Cluster: east, Agent: "agent-0", Store: st, TTL: 3 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registerer: prometheus.NewRegistry()})
@@ -68,6 +78,17 @@ func start(t *testing.T, mem *memory.Store, st store.Store) (r *rig, stop func()
 	}
 	t.Cleanup(stop)
 	return &rig{t, mem, pub}, stop
+}
+
+// peers is a Snapshot of other clusters, all dead, with their networks.
+func peers(revision int64, networks map[cluster.ID]string) *federation.Snapshot {
+	e := federation.NewBuilder().Edit()
+	e.SetRevision(revision)
+	for id, n := range networks {
+		e.SetCluster(federation.Cluster{ID: id, Meta: cluster.Meta{Network: n}, Health: federation.Health{Liveness: federation.Dead}})
+	}
+	s, _ := e.Commit()
+	return s
 }
 
 func (r *rig) deliver(b cluster.Batch) {

@@ -140,6 +140,15 @@ func checkSlice(s *cluster.EndpointSlice) error {
 	if n := len(s.Endpoints); n > maxEndpoints {
 		return tooMany("endpoints", n, maxEndpoints)
 	}
+	if c := s.Counts; c != nil {
+		if len(s.Endpoints) > 0 {
+			return fmt.Errorf("has both endpoints and counts of them")
+		}
+		// The sum alone could wrap around.
+		if n := max(c.Ready, c.NotReady, c.Leaving, c.Ready+c.NotReady+c.Leaving); n > maxEndpoints {
+			return tooMany("endpoints", int(n), maxEndpoints)
+		}
+	}
 	if n := len(s.Ports); n > maxSlicePorts {
 		return tooMany("ports", n, maxSlicePorts)
 	}

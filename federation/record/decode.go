@@ -193,6 +193,9 @@ func (d decoder) slice(ref cluster.Ref) ([]*cluster.Object, error) {
 			Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating,
 		})
 	}
+	if c := msg.Counts; c != nil {
+		s.Counts = &cluster.EndpointCounts{Ready: c.Ready, NotReady: c.NotReady, Leaving: c.Leaving}
+	}
 	if err := checkSlice(s); err != nil {
 		return nil, err
 	}

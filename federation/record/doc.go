@@ -7,9 +7,11 @@
 // while both exist and the Service is none that KEP-1645 forbids to export (type
 // ExternalName). An export without a Service says nothing to other clusters and
 // stays at home, where its status tells. EndpointSlices cross if their Service
-// does. Routes of all kinds, Gateways, ListenerSets and ReferenceGrants all cross,
-// since the query API shows the state of the whole clusterset. Namespaces cross with
-// name and labels where a published route, Gateway or ListenerSet lives in them.
+// does, with addresses or, where no other cluster could use those, with the number
+// of endpoints alone (cluster.EndpointSlice.Counts). Routes of all kinds, Gateways,
+// ListenerSets and ReferenceGrants all cross, since the query API shows the state of
+// the whole clusterset. Namespaces cross with name and labels where a published
+// route, Gateway or ListenerSet lives in them.
 //
 // A BackendTLSPolicy crosses while the cluster exports a Service that it targets:
 // the Envoys of other clusters do TLS with that Service's pods themselves, through

@@ -114,7 +114,8 @@ func publicService(s *corev1.ServiceSpec) corev1.ServiceSpec {
 	return out
 }
 
-// EncodeSlice makes the record of an EndpointSlice.
+// EncodeSlice makes the record of an EndpointSlice, with its Endpoints or its
+// Counts, as it is.
 func EncodeSlice(o *cluster.Object) (Record, error) {
 	s, ok := o.Value.(*cluster.EndpointSlice)
 	if !ok {
@@ -133,6 +134,9 @@ func EncodeSlice(o *cluster.Object) (Record, error) {
 			Address: e.Addr.AsSlice(), Pod: e.Pod, Hostname: e.Hostname, Zone: e.Zone,
 			Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating,
 		})
+	}
+	if c := s.Counts; c != nil {
+		msg.Counts = &causewayv1.EndpointCounts{Ready: c.Ready, NotReady: c.NotReady, Leaving: c.Leaving}
 	}
 	key, err := SliceKey(o.Cluster, o.Namespace, s.Service, o.Name)
 	return finish(key, err, msg)

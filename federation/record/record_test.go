@@ -40,6 +40,9 @@ func kv(r record.Record) store.KV {
 func TestObjectsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := recordtest.Draw(t, east)
+		if s, ok := o.Value.(*cluster.EndpointSlice); ok && rapid.Bool().Draw(t, "counted") {
+			o.Value = s.Counted()
+		}
 		var r record.Record
 		var err error
 		want := []*cluster.Object{o}
@@ -258,15 +261,22 @@ func TestRefused(t *testing.T) {
 		"many endpoints":      {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Endpoints = make([]*causewayv1.Endpoint, 1001); fill(s.Endpoints) }), "1001 endpoints"},
 		"address of 5 bytes":  {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Endpoints[0].Address = []byte{1, 2, 3, 4, 5} }), "5 bytes"},
 		"unspecified address": {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Endpoints[0].Address = []byte{0, 0, 0, 0} }), "0.0.0.0"},
-		"slice port":          {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Ports[0].Port = 65536 }), "65536"},
-		"ready, terminating":  {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Endpoints[0].Terminating = true }), "both ready and terminating"},
-		"meta of another":     {"/causeway/v1/clusters/east/meta/cluster", &causewayv1.Meta{Cluster: "west"}, `cluster "west"`},
-		"meta elsewhere":      {"/causeway/v1/clusters/east/meta/other", &causewayv1.Meta{Cluster: "east"}, `not "cluster"`},
-		"crossing":            {"/causeway/v1/clusters/east/meta/cluster", &causewayv1.Meta{Cluster: "east", Crossing: []string{"gw"}}, "host:port"},
-		"trust of another":    {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "west.example", Authorities: [][]byte{der}}, "west.example"},
-		"trust without a CA":  {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "east.example"}, "no authority"},
-		"trust of noise":      {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "east.example", Authorities: [][]byte{{1}}}, "no certificate"},
-		"alive of another":    {"/causeway/v1/clusters/east/alive/agent-0", &causewayv1.Alive{Agent: "agent-1"}, "agent-1"},
+		"both and counts":     {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Counts = &causewayv1.EndpointCounts{} }), "both endpoints and counts"},
+		"high count": {sliceKey, slice(func(s *causewayv1.EndpointSlice) {
+			s.Endpoints, s.Counts = nil, &causewayv1.EndpointCounts{Leaving: 1 << 31, NotReady: 1 << 31}
+		}), "2147483648 endpoints"},
+		"high sum": {sliceKey, slice(func(s *causewayv1.EndpointSlice) {
+			s.Endpoints, s.Counts = nil, &causewayv1.EndpointCounts{Ready: 500, NotReady: 501}
+		}), "1001 endpoints"},
+		"slice port":         {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Ports[0].Port = 65536 }), "65536"},
+		"ready, terminating": {sliceKey, slice(func(s *causewayv1.EndpointSlice) { s.Endpoints[0].Terminating = true }), "both ready and terminating"},
+		"meta of another":    {"/causeway/v1/clusters/east/meta/cluster", &causewayv1.Meta{Cluster: "west"}, `cluster "west"`},
+		"meta elsewhere":     {"/causeway/v1/clusters/east/meta/other", &causewayv1.Meta{Cluster: "east"}, `not "cluster"`},
+		"crossing":           {"/causeway/v1/clusters/east/meta/cluster", &causewayv1.Meta{Cluster: "east", Crossing: []string{"gw"}}, "host:port"},
+		"trust of another":   {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "west.example", Authorities: [][]byte{der}}, "west.example"},
+		"trust without a CA": {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "east.example"}, "no authority"},
+		"trust of noise":     {"/causeway/v1/clusters/east/trust/east.example", &causewayv1.Trust{TrustDomain: "east.example", Authorities: [][]byte{{1}}}, "no certificate"},
+		"alive of another":   {"/causeway/v1/clusters/east/alive/agent-0", &causewayv1.Alive{Agent: "agent-1"}, "agent-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			value, err := proto.Marshal(c.msg)
@@ -351,6 +361,9 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	seed(record.EncodeSlice(recordtest.Slice(east, "app", "a", "a-1", 1, 3)))
+	counted := recordtest.Slice(east, "app", "a", "a-1", 1, 3)
+	counted.Value = counted.Value.(*cluster.EndpointSlice).Counted()
+	seed(record.EncodeSlice(counted))
 	seed(record.EncodeService(recordtest.Service(east, "app", "a", 1, 80), recordtest.Export(east, "app", "a", 1, "1")))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		in := store.KV{Key: key, Value: value, CreateRevision: 5, ModRevision: 6}

@@ -58,6 +58,9 @@
 //     not ready is sent as unhealthy, or, behind crossing gateways, as one entry
 //     that nobody calls (Endpoint.Missing): overflow sees the share that is
 //     missing wherever the endpoints are.
+//   - A cluster of the same network whose slices hold no addresses, since it has
+//     not seen yet that somebody shares its network, is entered by its crossing
+//     gateways meanwhile.
 //   - What is withdrawn (dead clusters, clusters of weight 0, terminating
 //     endpoints) comes back at the lowest priority while nothing else has an
 //     endpoint that is ready. No failure leaves a set empty that was not.

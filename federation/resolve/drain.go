@@ -36,7 +36,7 @@ func (r *reader) settleDrains(shares []share) (left []share, draining bool) {
 	dead := func(s *share) bool { return s.cluster.ID != r.local && s.cluster.Health.Liveness == federation.Dead }
 	least := uint64(whole)
 	for i := range shares {
-		if s := &shares[i]; len(s.ready) > 0 && !dead(s) {
+		if s := &shares[i]; s.ready.n > 0 && !dead(s) {
 			least = min(least, s.drained)
 		}
 	}
@@ -56,7 +56,7 @@ func (r *reader) settleDrains(shares []share) (left []share, draining bool) {
 // requests to others.
 func allDraining(tiers [][]*share) bool {
 	for _, s := range slices.Concat(tiers...) {
-		if len(s.ready) > 0 && s.drained == 0 {
+		if s.ready.n > 0 && s.drained == 0 {
 			return false
 		}
 	}
@@ -71,7 +71,7 @@ func drain(tier []*share, weights []uint64) (shed uint64) {
 	shed = whole
 	var healthy uint64
 	for i, s := range tier {
-		if len(s.ready) > 0 {
+		if s.ready.n > 0 {
 			shed = min(shed, s.drained)
 			healthy += s.healthy(weights[i])
 		}
@@ -109,7 +109,7 @@ func (s *share) healthy(weight uint64) uint64 {
 	if s.empty() {
 		return 0
 	}
-	return muldiv(weight, uint64(len(s.ready)), s.count())
+	return muldiv(weight, s.ready.n, s.count())
 }
 
 // withhold adds to a tier the weight that makes Envoy leave the shed part of the

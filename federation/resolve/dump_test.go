@@ -191,8 +191,11 @@ func (d *dumper) backend(b *Backend) {
 		d.line(1, "priority %d %s (%s/%s)%s", g.Priority, g.Cluster, g.Region, g.Zone, flagged(g.Crossing, " crossing"))
 		for _, e := range g.Endpoints {
 			at := e.Host
-			if e.Addr.IsValid() {
+			switch {
+			case e.Addr.IsValid():
 				at = e.Addr.String()
+			case e.Counted():
+				at = fmt.Sprintf("(%d of unknown address)", e.Behind)
 			}
 			d.line(2, "%s weight %d%s%s%s", at, e.Weight, flagged(!e.Healthy, " unhealthy"), flagged(e.Pod != "", " pod "+e.Pod), flagged(e.Missing, " missing")+flagged(g.Crossing, fmt.Sprintf(" before %d", e.Behind)))
 		}

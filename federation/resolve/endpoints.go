@@ -38,12 +38,21 @@ type share struct {
 	drained  uint64 // parts of whole of its requests that others are to take
 	// ready, waiting and leaving are the endpoints that are ready, not ready,
 	// and terminating but still serving.
-	ready, waiting, leaving []Endpoint
+	ready, waiting, leaving crowd
 }
+
+// crowd is a number of endpoints, and those among them that are reached by their
+// own addresses. Behind crossing gateways that is none.
+type crowd struct {
+	n    uint64
+	list []Endpoint
+}
+
+func (c *crowd) add(e Endpoint) { c.n, c.list = c.n+1, append(c.list, e) }
 
 func (s *share) empty() bool { return s.count() == 0 }
 
-func (s *share) count() uint64 { return uint64(len(s.ready) + len(s.waiting)) }
+func (s *share) count() uint64 { return s.ready.n + s.waiting.n }
 
 // backendUnit computes a backend: its configuration and its endpoints.
 func backendUnit(r *reader, key BackendKey) output {
@@ -59,22 +68,31 @@ func backendUnit(r *reader, key BackendKey) output {
 		if s == nil {
 			return
 		}
-		direct := r.direct(c)
-		if !direct {
-			// Crossing gateways carry TCP and, in CONNECT-UDP, UDP.
-			if (b.Config.Protocol != tcp && b.Config.Protocol != udp) || len(c.Meta.Crossing) == 0 {
-				return
-			}
-			x := Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain}
-			x.TLS = b.Config.Protocol == tcp && r.backendTLS(id, s, key.Namespace, key.Name, key.Port) != nil
-			b.Config.Crossings = append(b.Config.Crossings, x)
-		} else if b.Config.Protocol == tcp {
-			if t := r.backendTLS(id, s, key.Namespace, key.Name, key.Port); t != nil {
-				b.Config.TLS = append(b.Config.TLS, *t)
+		x := share{cluster: c, weight: deref(w, 1), crossing: !r.direct(c)}
+		// Crossing gateways carry TCP and, in CONNECT-UDP, UDP.
+		crosses := (b.Config.Protocol == tcp || b.Config.Protocol == udp) && len(c.Meta.Crossing) > 0
+		if x.crossing && !crosses {
+			return
+		}
+		list := r.portSlices(id, s, key, b.Config.Protocol)
+		// A cluster of the same network that has yet to publish addresses, or not to
+		// any more, is entered as if it were of another.
+		if !x.crossing && crosses && id != r.local && anyCounted(list) {
+			x.crossing = true
+		}
+		var tls *BackendTLS
+		if b.Config.Protocol == tcp {
+			tls = r.backendTLS(id, s, key.Namespace, key.Name, key.Port)
+		}
+		if x.crossing {
+			b.Config.Crossings = append(b.Config.Crossings, Crossing{Cluster: id, TrustDomain: c.Meta.TrustDomain, TLS: tls != nil})
+			x.tally(list)
+		} else {
+			x.collect(list, id == r.local)
+			if tls != nil {
+				b.Config.TLS = append(b.Config.TLS, *tls)
 			}
 		}
-		x := share{cluster: c, weight: deref(w, 1), crossing: !direct}
-		r.endpoints(&x, s, key, b.Config.Protocol)
 		if id != r.local {
 			x.drained = uint64(r.drained(id)) * whole / 100
 		}
@@ -144,8 +162,14 @@ func (r *reader) direct(c federation.Cluster) bool {
 	return ok && mine.Meta.Network != "" && mine.Meta.Network == c.Meta.Network
 }
 
-// endpoints collects a cluster's endpoints of one port, each address once.
-func (r *reader) endpoints(x *share, s *corev1.Service, key BackendKey, protocol string) {
+// portSlice is an EndpointSlice with the number of the one port that matters.
+type portSlice struct {
+	*cluster.EndpointSlice
+	port uint16
+}
+
+// portSlices gives a cluster's slices that have a port of its Service.
+func (r *reader) portSlices(id cluster.ID, s *corev1.Service, key BackendKey, protocol string) []portSlice {
 	name, found := "", false
 	for _, p := range s.Spec.Ports {
 		if p.Port == key.Port && protocolOf(p.Protocol) == protocol {
@@ -153,47 +177,72 @@ func (r *reader) endpoints(x *share, s *corev1.Service, key BackendKey, protocol
 		}
 	}
 	if !found {
-		return
+		return nil
 	}
-	type state struct {
-		e    Endpoint
-		rank int // 2 ready, 1 not ready, 0 leaving
-	}
-	best := map[netip.AddrPort]state{}
-	for _, o := range r.slicesOf(x.cluster.ID, key.Namespace, key.Name) {
+	var out []portSlice
+	for _, o := range r.slicesOf(id, key.Namespace, key.Name) {
 		slice, ok := o.Value.(*cluster.EndpointSlice)
 		if !ok {
 			continue
 		}
 		for _, p := range slice.Ports {
-			if p.Name != name || protocolOf(corev1.Protocol(p.Protocol)) != protocol {
+			if p.Name == name && protocolOf(corev1.Protocol(p.Protocol)) == protocol {
+				out = append(out, portSlice{slice, p.Port})
+			}
+		}
+	}
+	return out
+}
+
+func anyCounted(list []portSlice) bool {
+	return slices.ContainsFunc(list, func(s portSlice) bool { return s.Counts != nil })
+}
+
+// tally counts the endpoints, for a cluster that is entered by crossing gateways.
+func (s *share) tally(list []portSlice) {
+	for _, slice := range list {
+		s.number(slice.Count())
+	}
+}
+
+func (s *share) number(c cluster.EndpointCounts) {
+	s.ready.n += uint64(c.Ready)
+	s.waiting.n += uint64(c.NotReady)
+	s.leaving.n += uint64(c.Leaving)
+}
+
+// collect takes the endpoints themselves, each address once. Those that are only
+// counted can't be reached so; of one's own cluster, which a hub knows by what it
+// published alone, they are there all the same.
+func (s *share) collect(list []portSlice, own bool) {
+	type state struct {
+		e    Endpoint
+		rank cluster.EndpointState
+	}
+	best := map[netip.AddrPort]state{}
+	for _, slice := range list {
+		if slice.Counts != nil && own {
+			s.number(*slice.Counts)
+		}
+		for i := range slice.Endpoints {
+			e := &slice.Endpoints[i]
+			st := state{e: Endpoint{Addr: netip.AddrPortFrom(e.Addr, slice.port), Pod: e.Pod}, rank: e.State()}
+			if st.rank == cluster.EndpointGone {
 				continue
 			}
-			for _, e := range slice.Endpoints {
-				if e.Terminating && !e.Serving {
-					continue
-				}
-				st := state{e: Endpoint{Addr: netip.AddrPortFrom(e.Addr, p.Port), Pod: e.Pod}, rank: 1}
-				switch {
-				case e.Terminating:
-					st.rank = 0
-				case e.Ready:
-					st.rank = 2
-				}
-				if old, ok := best[st.e.Addr]; !ok || st.rank > old.rank || (st.rank == old.rank && st.e.Pod < old.e.Pod) {
-					best[st.e.Addr] = st
-				}
+			if old, ok := best[st.e.Addr]; !ok || st.rank > old.rank || (st.rank == old.rank && st.e.Pod < old.e.Pod) {
+				best[st.e.Addr] = st
 			}
 		}
 	}
 	for _, st := range best {
 		switch st.rank {
-		case 2:
-			x.ready = append(x.ready, st.e)
-		case 1:
-			x.waiting = append(x.waiting, st.e)
+		case cluster.EndpointReady:
+			s.ready.add(st.e)
+		case cluster.EndpointNotReady:
+			s.waiting.add(st.e)
 		default:
-			x.leaving = append(x.leaving, st.e)
+			s.leaving.add(st.e)
 		}
 	}
 }
@@ -296,12 +345,12 @@ func (r *reader) tiers(shares []share, even bool) [tierCount][]*share {
 // endpoint, those that are leaving count as ready.
 func rally(tiers [][]*share) bool {
 	all := slices.Concat(tiers...)
-	isReady := func(s *share) bool { return len(s.ready) > 0 }
+	isReady := func(s *share) bool { return s.ready.n > 0 }
 	if slices.ContainsFunc(all, isReady) {
 		return true
 	}
 	for _, s := range all {
-		s.ready, s.leaving = s.leaving, nil
+		s.ready, s.leaving = s.leaving, crowd{}
 	}
 	return slices.ContainsFunc(all, isReady)
 }
@@ -331,15 +380,18 @@ func weigh(tier []*share, byWeight bool) []uint64 {
 
 func podEndpoints(s *share, weight uint64) []Endpoint {
 	each := clamp32(weight / s.count())
-	out := make([]Endpoint, 0, s.count())
-	for _, e := range s.ready {
-		e.Weight, e.Healthy = each, true
-		out = append(out, e)
+	out := make([]Endpoint, 0, len(s.ready.list)+len(s.waiting.list))
+	add := func(c crowd, healthy bool) {
+		for _, e := range c.list {
+			e.Weight, e.Healthy = each, healthy
+			out = append(out, e)
+		}
+		if n := c.n - uint64(len(c.list)); n > 0 {
+			out = append(out, Endpoint{Weight: clamp32(n * (weight / s.count())), Healthy: healthy, Behind: int(n)})
+		}
 	}
-	for _, e := range s.waiting {
-		e.Weight = each
-		out = append(out, e)
-	}
+	add(s.ready, true)
+	add(s.waiting, false)
 	sortEndpoints(out)
 	return out
 }
@@ -351,13 +403,13 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 	slices.Sort(gates)
 	gates = slices.Compact(gates)
 	out := make([]Endpoint, 0, len(gates)+1)
-	if n := uint64(len(s.ready)); n > 0 && len(s.waiting) > 0 {
-		missing := weight * uint64(len(s.waiting)) / s.count()
+	if s.ready.n > 0 && s.waiting.n > 0 {
+		missing := weight * s.waiting.n / s.count()
 		weight -= missing
-		out = append(out, Endpoint{Addr: placeholder(s.cluster.ID, portNotReady), Weight: clamp32(missing), Behind: len(s.waiting), Missing: true})
+		out = append(out, Endpoint{Addr: placeholder(s.cluster.ID, portNotReady), Weight: clamp32(missing), Behind: int(s.waiting.n), Missing: true})
 	}
 	for _, g := range gates {
-		e := Endpoint{Weight: clamp32(weight / uint64(len(gates))), Healthy: len(s.ready) > 0, Behind: len(s.ready)}
+		e := Endpoint{Weight: clamp32(weight / uint64(len(gates))), Healthy: s.ready.n > 0, Behind: int(s.ready.n)}
 		if a, err := netip.ParseAddrPort(g); err == nil {
 			e.Addr = a
 		} else {
@@ -371,7 +423,13 @@ func crossingEndpoints(s *share, weight uint64) []Endpoint {
 
 func sortEndpoints(list []Endpoint) {
 	slices.SortFunc(list, func(a, b Endpoint) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host))
+		if c := cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host)); c != 0 || a.Healthy == b.Healthy {
+			return c
+		}
+		if a.Healthy {
+			return -1
+		}
+		return 1
 	})
 }
 

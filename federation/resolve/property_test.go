@@ -124,6 +124,9 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 			e.Ready = e.Ready && !e.Terminating
 			s.Endpoints = append(s.Endpoints, e)
 		}
+		if rapid.IntRange(0, 2).Draw(t, "counted") == 0 {
+			return s.Counted()
+		}
 		return s
 	case cluster.KindGateway:
 		maybe("clusters", cluster.AnnotationClusters, "region=eu", "name in (east,west)", "((", "")
@@ -326,6 +329,52 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			t.Fatalf("order matters:\n%s", cmp.Diff(string(x), string(y)))
 		}
 	})
+}
+
+// TestCountsAreEnough: for whom a cluster is of another network, it makes no
+// difference whether that publishes addresses or counts.
+func TestCountsAreEnough(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		local := rapid.SampledFrom(someClusters).Draw(t, "local")
+		var steps []step
+		networks := map[cluster.ID]string{}
+		for _, id := range someClusters {
+			c := drawCluster(t, id)
+			networks[id] = c.Meta.Network
+			steps = append(steps, step{member: &c})
+		}
+		steps = append(steps, richWorld()...)
+		steps = append(steps, rapid.SliceOfN(rapid.Custom(drawStep), 10, 60).Draw(t, "steps")...)
+		for _, id := range someClusters {
+			for _, name := range someNames { // so that there is something to count
+				ref := cluster.Ref{Kind: cluster.KindEndpointSlice, Namespace: "app", Name: name}
+				steps = append(steps, step{change: &federation.Change{Cluster: id, Ref: ref, Object: &cluster.Object{Ref: ref, Cluster: id, Value: drawValue(t, ref)}}})
+			}
+		}
+		// The clusters stay as they were drawn first.
+		steps = slices.DeleteFunc(steps, func(s step) bool { return s.member != nil && s.member.Meta.Network != networks[s.member.ID] })
+		with := asBytes(t, Resolve(local, snapshotOf(t, steps)))
+		for i, s := range steps {
+			if s.member != nil || s.change.Object == nil || s.change.Cluster == local {
+				continue
+			}
+			slice, ok := s.change.Object.Value.(*cluster.EndpointSlice)
+			if !ok || networks[s.change.Cluster] != "" && networks[s.change.Cluster] == networks[local] {
+				continue
+			}
+			o := *s.change.Object
+			o.Value = slice.Counted()
+			steps[i].change = &federation.Change{Cluster: s.change.Cluster, Ref: s.change.Ref, Object: &o}
+		}
+		if without := asBytes(t, Resolve(local, snapshotOf(t, steps))); string(with) != string(without) {
+			t.Fatalf("addresses matter (-with +without):\n%s", cmp.Diff(string(with), string(without)))
+		}
+	})
+}
+
+func snapshotOf(t interface{ Fatal(...any) }, steps []step) *federation.Snapshot {
+	snap, _ := applySteps(t, federation.NewBuilder(), steps)
+	return snap
 }
 
 func asBytes(t interface{ Fatal(...any) }, r *Result) []byte {

@@ -426,7 +426,10 @@ type EndpointGroup struct {
 	Crossing bool
 }
 
-// Endpoint is one address.
+// Endpoint is one address. One with neither Addr nor Host, which no agent ever
+// sees in its own Result, stands for as many endpoints as are Behind it, of which
+// nothing else is known: those of a cluster that publishes counts alone
+// (cluster.EndpointSlice.Counts), in the view that a hub works out for it.
 type Endpoint struct {
 	Addr    netip.AddrPort // invalid if Host is set
 	Host    string         // a crossing gateway given by name, "host:port"
@@ -441,9 +444,14 @@ type Endpoint struct {
 	Missing bool
 	// Behind counts the healthy endpoints of the cluster behind a crossing
 	// gateway; each of the cluster's gateways reaches them all. In a Missing
-	// entry it counts those that are not ready.
+	// entry it counts those that are not ready, in one without an address what it
+	// stands for.
 	Behind int
 }
+
+// Counted tells whether the entry stands for a number of endpoints whose
+// addresses are not known.
+func (e *Endpoint) Counted() bool { return !e.Addr.IsValid() && e.Host == "" }
 
 // Import is a ServiceImport: the merge of all exports of one service (KEP-1645).
 type Import struct {

@@ -435,8 +435,12 @@ func (s *set) bring(ctx context.Context) (time.Duration, error) {
 			if n := len(st[translate.TypeListener]); n != want {
 				return 0, fmt.Errorf("%s has %d listeners instead of %d", p.ID(), n, want)
 			}
+			have := map[string]bool{}
+			for name := range st[translate.TypeEndpoint] {
+				have[backendOf(name)] = true
+			}
 			for k := range s.w.Services {
-				if _, ok := st[translate.TypeEndpoint][s.w.backend(c, k)]; !ok {
+				if !have[s.w.backend(c, k)] {
 					return 0, fmt.Errorf("%s has no endpoints of %s", p.ID(), s.w.backend(c, k))
 				}
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -83,6 +84,13 @@ func parseDiscovery(raw []byte) (d discovery, err error) {
 		return nil
 	})
 	return d, err
+}
+
+// backendOf is the backend of which a resource of this name holds endpoints. Their
+// name also says which other networks they are in.
+func backendOf(name string) string {
+	backend, _, _ := strings.Cut(name, "#")
+	return backend
 }
 
 // reference names a resource that another makes Envoy ask for.

@@ -121,7 +121,7 @@ func (x *proxy) receive() {
 				x.last.Store(now)
 			}
 			for _, r := range resp.resources {
-				x.run.arrived(x, r.name, now)
+				x.run.arrived(x, backendOf(r.name), now)
 			}
 			err = x.take(resp)
 		}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -24,6 +25,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/causeway-mesh/causeway/federation/store"
+	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/federation/store/etcd/etcdtest"
 )
 
@@ -42,6 +45,7 @@ type story struct {
 	exit    chan error // gets what process.Wait said
 	traffic []*traffic
 	held    []net.Listener
+	server  *etcdtest.Server // of the command etcd
 }
 
 // stop ends what the script left.
@@ -604,11 +608,34 @@ func (s *story) holdPort(neg bool, args []string) {
 func (s *story) etcd(neg bool, args []string) {
 	s.plain(neg, "etcd", len(args) > 0)
 	server := etcdtest.Start(s.t, args...)
+	s.server = server
 	cert, key := server.Issue(s.t, "root")
 	s.write("ca.pem", string(server.CA()))
 	s.write("root.pem", string(cert))
 	s.write("root-key.pem", string(key))
 	s.Setenv("ETCD", "etcd://"+strings.TrimPrefix(server.Endpoint(), "https://"))
+}
+
+// stored ADDRESS wants some value in that etcd to hold an address; ! stored, none.
+func (s *story) stored(neg bool, args []string) {
+	s.plain(false, "stored", len(args) == 1 && s.server != nil)
+	addr, err := netip.ParseAddr(args[0])
+	s.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	records, _, err := s.server.Connect(s.t, etcd.HubUser).List(ctx, store.Root, 0)
+	s.Check(err)
+	for _, kv := range records {
+		if bytes.Contains(kv.Value, addr.AsSlice()) || bytes.Contains(kv.Value, []byte(addr.String())) {
+			if neg {
+				s.Fatalf("%s of the store holds %s", kv.Key, addr)
+			}
+			return
+		}
+	}
+	if !neg || len(records) == 0 {
+		s.Fatalf("none of the store's %d values holds %s", len(records), addr)
+	}
 }
 
 // signal INT|KILL sends it to causeway up.

@@ -81,7 +81,7 @@ func tell(t *testing.T, file, envoyPath string) {
 	for name, run := range map[string]func(*story, bool, []string){
 		"up": (*story).up, "settle": (*story).settle, "request": (*story).request, "await": (*story).await,
 		"share": (*story).share, "load": (*story).load, "unload": (*story).unload, "edit": (*story).edit,
-		"fill": (*story).fill, "include": (*story).include, "service": (*story).service, "hold-port": (*story).holdPort, "address": (*story).address, "etcd": (*story).etcd,
+		"fill": (*story).fill, "include": (*story).include, "service": (*story).service, "hold-port": (*story).holdPort, "address": (*story).address, "etcd": (*story).etcd, "stored": (*story).stored,
 		"signal": (*story).signal, "ended": (*story).ended, "no-envoys": (*story).noEnvoys,
 	} {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {

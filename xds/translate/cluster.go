@@ -78,9 +78,9 @@ func noBreakers() *clusterv3.CircuitBreakers {
 func backendCluster(b *resolve.Backend, client *resolve.Certificate, roots string) (*clusterv3.Cluster, []Problem) {
 	name := b.Key.String()
 	if b.Config.Protocol == protocolUDP {
-		return udpCluster(name, name, &b.Config), nil
+		return udpCluster(name, endpointsName(b), &b.Config), nil
 	}
-	c := edsCluster(name, name)
+	c := edsCluster(name, endpointsName(b))
 	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	// What is opaque to sidecars may still be the backend of an HTTPRoute.
 	h2 := b.Config.AppProtocol == resolve.AppH2C
@@ -101,7 +101,7 @@ func backendCluster(b *resolve.Backend, client *resolve.Certificate, roots strin
 
 // rawCluster passes bytes to a backend as they are.
 func rawCluster(b *resolve.Backend) (*clusterv3.Cluster, []Problem) {
-	c := edsCluster(RawName(b.Key), b.Key.String())
+	c := edsCluster(RawName(b.Key), endpointsName(b))
 	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	affinity(c, &b.Config)
 	matches, problems := crossingMatches(b, func(resolve.Crossing) string { return b.Key.SNI() })

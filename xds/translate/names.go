@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"hash/fnv"
 	"strconv"
 
 	"github.com/causeway-mesh/causeway/cluster"
@@ -28,14 +29,14 @@ import (
 //	           direct/<Backend>/<cluster>             sidecar, gateway: where such a tunnel ends
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
 //	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
-//	Endpoints  <Backend>                              all roles
-//	           tunnel/<Backend>, direct/<Backend>/<cluster>
+//	Endpoints  <Backend>[<crossings>]                 all roles
+//	           tunnel/<Backend>[<crossings>], direct/<Backend>/<cluster>
 //	Secret     identity, bundles, bundle/<trust domain>
 //	           certificate/<ns>/<name>                gateway: of a Secret
 //	           clients/<listener>                     gateway: authorities of client certificates
 //
-// <Frontend> is FrontendKey.String() and <Backend> BackendKey.String(). Kinds
-// contain no '/', so none of the name spaces overlap.
+// <Frontend> is FrontendKey.String(), <Backend> BackendKey.String(), <crossings>
+// what crossings gives. Kinds contain no '/', so none of the name spaces overlap.
 const (
 	nameCrossing      = "crossing"
 	nameIdentity      = "identity"
@@ -107,6 +108,25 @@ func certificateName(c *resolve.Certificate) string {
 
 // clientsName is the name of the secret with a listener's client authorities.
 func clientsName(l *resolve.Listener) string { return prefixClients + l.Key() }
+
+// endpointsName is the name of a backend's endpoints.
+func endpointsName(b *resolve.Backend) string { return b.Key.String() + crossings(b) }
+
+// crossings is what the name of endpoints says of the other networks in which
+// they are: "#" and a hash, or nothing. While Envoy warms a changed cluster, the
+// old one still takes endpoints of the name that it knows, and would send plain
+// text to a crossing gateway for which it has no TLS. (A new name for the cluster
+// itself would not do: until routes follow, it has no requests.)
+func crossings(b *resolve.Backend) string {
+	if len(b.Config.Crossings) == 0 {
+		return ""
+	}
+	h := fnv.New32a()
+	for _, c := range b.Config.Crossings {
+		_, _ = h.Write([]byte(string(c.Cluster) + "\x00" + c.TrustDomain + "\x00"))
+	}
+	return "#" + strconv.FormatUint(uint64(h.Sum32()), 36)
+}
 
 // RuleName is the name of an Envoy route: "HTTPRoute/ns/name@cluster/rule/match",
 // the indices as in the route's spec. The access log and, with

@@ -37,8 +37,8 @@ func (u *unit) makeTunnel(in Input) {
 		u.fail(u.key.name, "the resolver knows no such backend: what goes there is dropped")
 		return
 	}
-	name := TunnelName(b.Key)
-	c := edsCluster(name, name)
+	name, endpoints := TunnelName(b.Key), TunnelName(b.Key)+crossings(b)
+	c := edsCluster(name, endpoints)
 	c.OutlierDetection = outliers(true)
 	c.TypedExtensionProtocolOptions = speaks(true)
 	matches, problems := crossingMatches(b, func(resolve.Crossing) string { return udpSNI(b.Key) })
@@ -46,14 +46,14 @@ func (u *unit) makeTunnel(in Input) {
 	u.problems = append(u.problems, problems...)
 	u.add(TypeCluster, newResource(name, b.Key.String(), c))
 
-	e, problems := assignment(name, b, in.Options, func(g *resolve.EndpointGroup) []*endpointv3.LbEndpoint {
+	e, problems := assignment(endpoints, b, in.Options, func(g *resolve.EndpointGroup) []*endpointv3.LbEndpoint {
 		if g.Crossing {
 			return nil
 		}
 		return u.direct(in, b, g)
 	})
 	u.problems = append(u.problems, problems...)
-	u.add(TypeEndpoint, newResource(name, b.Key.String(), e))
+	u.add(TypeEndpoint, newResource(endpoints, b.Key.String(), e))
 }
 
 // direct puts a cluster's endpoints behind an internal listener, and gives what

@@ -451,7 +451,7 @@ func entryByTLS(cache *Cache, b *resolve.Backend, roots string) shared {
 		return shared{}
 	}
 	name := tlsSNI(b.Key)
-	c := edsCluster(name, b.Key.String())
+	c := edsCluster(name, endpointsName(b))
 	c.TransportSocketMatches = tlsMatches(b, b.Config.AppProtocol == resolve.AppH2C, nil, roots)
 	return shared{resource: cache.intern(TypeCluster, "", newResource(name, b.Key.String(), c))}
 }
@@ -462,9 +462,8 @@ func (u *unit) makeEndpoint(in Input) {
 		return // said by the unit that needs it
 	}
 	s := get(&in.Cache.backends, b, purposeSet{in.Options.DebugHeaders}, func() shared {
-		name := b.Key.String()
-		e, problems := assignment(name, b, in.Options, nil)
-		return shared{in.Cache.intern(TypeEndpoint, "", newResource(name, name, e)), problems}
+		e, problems := assignment(endpointsName(b), b, in.Options, nil)
+		return shared{in.Cache.intern(TypeEndpoint, "", newResource(e.ClusterName, b.Key.String(), e)), problems}
 	})
 	u.add(TypeEndpoint, s.resource)
 	u.problems = append(u.problems, s.problems...)

@@ -1840,7 +1840,9 @@ type BackendEndpoint struct {
 	// The cluster that sees it so.
 	SeenFrom string   `protobuf:"bytes,1,opt,name=seen_from,json=seenFrom,proto3" json:"seen_from,omitempty"`
 	Backend  *Backend `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
-	// "address:port" or "host:port".
+	// "address:port" or "host:port"; empty where the number of endpoints alone is
+	// known, since their cluster publishes no addresses: in the past, and where a
+	// server shows how a cluster sees itself without being its agent.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// Where requests end up.
 	Cluster string `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1856,7 +1858,8 @@ type BackendEndpoint struct {
 	Healthy bool `protobuf:"varint,10,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	// The address is a crossing gateway of the cluster.
 	ViaCrossing bool `protobuf:"varint,11,opt,name=via_crossing,json=viaCrossing,proto3" json:"via_crossing,omitempty"`
-	// Healthy endpoints behind the crossing gateway.
+	// Healthy endpoints behind the crossing gateway; without an address, how many
+	// endpoints this stands for.
 	Behind int32 `protobuf:"varint,12,opt,name=behind,proto3" json:"behind,omitempty"`
 	// This is no address but stands, among crossing gateways, for as many
 	// endpoints of the cluster as behind says that are not ready, so that Envoy
@@ -3674,7 +3677,7 @@ type DestinationGroup struct {
 	ViaCrossing bool `protobuf:"varint,6,opt,name=via_crossing,json=viaCrossing,proto3" json:"via_crossing,omitempty"`
 	// Healthy endpoints; behind crossing gateways, those that are behind them.
 	Healthy int32 `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	// Addresses in the group.
+	// Addresses in the group, or endpoints that have none (BackendEndpoint.address).
 	Total         int32                  `protobuf:"varint,8,opt,name=total,proto3" json:"total,omitempty"`
 	Endpoints     []*DestinationEndpoint `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3784,7 +3787,9 @@ type DestinationEndpoint struct {
 	// Of the branch's requests, 0 to 1.
 	Share float64 `protobuf:"fixed64,5,opt,name=share,proto3" json:"share,omitempty"`
 	// As in BackendEndpoint.
-	Missing       bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	Missing bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	// As in BackendEndpoint.
+	Behind        int32 `protobuf:"varint,7,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3859,6 +3864,13 @@ func (x *DestinationEndpoint) GetMissing() bool {
 		return x.Missing
 	}
 	return false
+}
+
+func (x *DestinationEndpoint) GetBehind() int32 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
 }
 
 // InvolvedCluster takes part in an explanation.
@@ -4762,14 +4774,15 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\fvia_crossing\x18\x06 \x01(\bR\vviaCrossing\x12\x18\n" +
 	"\ahealthy\x18\a \x01(\x05R\ahealthy\x12\x14\n" +
 	"\x05total\x18\b \x01(\x05R\x05total\x12>\n" +
-	"\tendpoints\x18\t \x03(\v2 .causeway.v1.DestinationEndpointR\tendpoints\"\xa3\x01\n" +
+	"\tendpoints\x18\t \x03(\v2 .causeway.v1.DestinationEndpointR\tendpoints\"\xbb\x01\n" +
 	"\x13DestinationEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x18\n" +
 	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x14\n" +
 	"\x05share\x18\x05 \x01(\x01R\x05share\x12\x18\n" +
-	"\amissing\x18\x06 \x01(\bR\amissing\"\x90\x02\n" +
+	"\amissing\x18\x06 \x01(\bR\amissing\x12\x16\n" +
+	"\x06behind\x18\a \x01(\x05R\x06behind\"\x90\x02\n" +
 	"\x0fInvolvedCluster\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x121\n" +
 	"\bliveness\x18\x02 \x01(\x0e2\x15.causeway.v1.LivenessR\bliveness\x12'\n" +

@@ -387,7 +387,8 @@ func (x *ExportedService) GetExport() []byte {
 }
 
 // EndpointSlice is one slice of an exported Service, at
-// .../endpoints/<namespace>/<service>/<slice>.
+// .../endpoints/<namespace>/<service>/<slice>. It has either endpoints or counts:
+// no address leaves a cluster whose network is shared by no other.
 type EndpointSlice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -395,6 +396,7 @@ type EndpointSlice struct {
 	Service       string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	Ports         []*EndpointPort        `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
 	Endpoints     []*Endpoint            `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Counts        *EndpointCounts        `protobuf:"bytes,6,opt,name=counts,proto3" json:"counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,6 +466,75 @@ func (x *EndpointSlice) GetEndpoints() []*Endpoint {
 	return nil
 }
 
+func (x *EndpointSlice) GetCounts() *EndpointCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// EndpointCounts says how many endpoints a slice has.
+type EndpointCounts struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Ready    uint32                 `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	NotReady uint32                 `protobuf:"varint,2,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	// Terminating, but still serving.
+	Leaving       uint32 `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointCounts) Reset() {
+	*x = EndpointCounts{}
+	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointCounts) ProtoMessage() {}
+
+func (x *EndpointCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointCounts.ProtoReflect.Descriptor instead.
+func (*EndpointCounts) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *EndpointCounts) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *EndpointCounts) GetNotReady() uint32 {
+	if x != nil {
+		return x.NotReady
+	}
+	return 0
+}
+
+func (x *EndpointCounts) GetLeaving() uint32 {
+	if x != nil {
+		return x.Leaving
+	}
+	return 0
+}
+
 // EndpointPort is a port of every endpoint of a slice.
 type EndpointPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -477,7 +548,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	mi := &file_causeway_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +560,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	mi := &file_causeway_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +573,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -550,7 +621,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_causeway_v1_store_proto_msgTypes[7]
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +633,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[7]
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +646,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Endpoint) GetAddress() []byte {
@@ -647,7 +718,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +730,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +743,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Drain) GetCluster() string {
@@ -723,7 +794,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +806,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +819,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Copy) GetRevision() int64 {
@@ -779,7 +850,7 @@ type CopyEntry struct {
 
 func (x *CopyEntry) Reset() {
 	*x = CopyEntry{}
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +862,7 @@ func (x *CopyEntry) String() string {
 func (*CopyEntry) ProtoMessage() {}
 
 func (x *CopyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +875,7 @@ func (x *CopyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyEntry.ProtoReflect.Descriptor instead.
 func (*CopyEntry) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CopyEntry) GetKey() string {
@@ -871,13 +942,18 @@ const file_causeway_v1_store_proto_rawDesc = "" +
 	"\x0fservice_created\x18\x03 \x01(\x03R\x0eserviceCreated\x12%\n" +
 	"\x0eexport_created\x18\x04 \x01(\x03R\rexportCreated\x12\x18\n" +
 	"\aservice\x18\x05 \x01(\fR\aservice\x12\x16\n" +
-	"\x06export\x18\x06 \x01(\fR\x06export\"\xc1\x01\n" +
+	"\x06export\x18\x06 \x01(\fR\x06export\"\xf6\x01\n" +
 	"\rEndpointSlice\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12/\n" +
 	"\x05ports\x18\x04 \x03(\v2\x19.causeway.v1.EndpointPortR\x05ports\x123\n" +
-	"\tendpoints\x18\x05 \x03(\v2\x15.causeway.v1.EndpointR\tendpoints\"u\n" +
+	"\tendpoints\x18\x05 \x03(\v2\x15.causeway.v1.EndpointR\tendpoints\x123\n" +
+	"\x06counts\x18\x06 \x01(\v2\x1b.causeway.v1.EndpointCountsR\x06counts\"]\n" +
+	"\x0eEndpointCounts\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\rR\x05ready\x12\x1b\n" +
+	"\tnot_ready\x18\x02 \x01(\rR\bnotReady\x12\x18\n" +
+	"\aleaving\x18\x03 \x01(\rR\aleaving\"u\n" +
 	"\fEndpointPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -919,7 +995,7 @@ func file_causeway_v1_store_proto_rawDescGZIP() []byte {
 	return file_causeway_v1_store_proto_rawDescData
 }
 
-var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_causeway_v1_store_proto_goTypes = []any{
 	(*Meta)(nil),            // 0: causeway.v1.Meta
 	(*Trust)(nil),           // 1: causeway.v1.Trust
@@ -927,21 +1003,23 @@ var file_causeway_v1_store_proto_goTypes = []any{
 	(*Object)(nil),          // 3: causeway.v1.Object
 	(*ExportedService)(nil), // 4: causeway.v1.ExportedService
 	(*EndpointSlice)(nil),   // 5: causeway.v1.EndpointSlice
-	(*EndpointPort)(nil),    // 6: causeway.v1.EndpointPort
-	(*Endpoint)(nil),        // 7: causeway.v1.Endpoint
-	(*Drain)(nil),           // 8: causeway.v1.Drain
-	(*Copy)(nil),            // 9: causeway.v1.Copy
-	(*CopyEntry)(nil),       // 10: causeway.v1.CopyEntry
+	(*EndpointCounts)(nil),  // 6: causeway.v1.EndpointCounts
+	(*EndpointPort)(nil),    // 7: causeway.v1.EndpointPort
+	(*Endpoint)(nil),        // 8: causeway.v1.Endpoint
+	(*Drain)(nil),           // 9: causeway.v1.Drain
+	(*Copy)(nil),            // 10: causeway.v1.Copy
+	(*CopyEntry)(nil),       // 11: causeway.v1.CopyEntry
 }
 var file_causeway_v1_store_proto_depIdxs = []int32{
-	6,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
-	7,  // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
-	10, // 2: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
-	3,  // [3:3] is the sub-list for method output_type
-	3,  // [3:3] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	7,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
+	8,  // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
+	6,  // 2: causeway.v1.EndpointSlice.counts:type_name -> causeway.v1.EndpointCounts
+	11, // 3: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_store_proto_init() }
@@ -955,7 +1033,7 @@ func file_causeway_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_store_proto_rawDesc), len(file_causeway_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

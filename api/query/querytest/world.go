@@ -138,9 +138,33 @@ func (w *World) Edit(change func(*federation.Edit)) {
 	w.snapshots[s.Revision] = s
 	w.views = nil
 	for _, id := range []cluster.ID{"east", "west", ""} {
-		w.views = append(w.views, query.View{Cluster: id, Result: resolve.Resolve(id, s), Confirmed: Created})
+		w.views = append(w.views, query.View{Cluster: id, Result: resolve.Resolve(id, w.knownTo(id, s)), Confirmed: Created})
 	}
 	w.wake()
+}
+
+// knownTo is what of a Snapshot a cluster's agent knows, or a hub (""): since no
+// two clusters share a network, they publish no addresses of endpoints.
+func (w *World) knownTo(id cluster.ID, s *federation.Snapshot) *federation.Snapshot {
+	e := federation.NewBuilder().Edit()
+	for _, c := range s.Clusters() {
+		e.SetCluster(c)
+	}
+	for _, kind := range cluster.Kinds {
+		for _, o := range s.OfKind(kind) {
+			if slice, ok := o.Value.(*cluster.EndpointSlice); ok && o.Cluster != id {
+				c := *o
+				c.Value, o = slice.Counted(), &c
+			}
+			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+				w.t.Error(err)
+			}
+		}
+	}
+	e.SetTrust(s.Trust())
+	e.SetRevision(s.Revision)
+	known, _ := e.Commit()
+	return known
 }
 
 // wake tells of a change. The caller holds mu.
@@ -232,7 +256,7 @@ func (w *World) At(_ context.Context, revision int64, id cluster.ID) (query.View
 	if !ok {
 		return query.View{}, store.ErrFutureRevision
 	}
-	return query.View{Cluster: id, Result: resolve.Resolve(id, s)}, nil
+	return query.View{Cluster: id, Result: resolve.Resolve(id, w.knownTo("", s))}, nil
 }
 
 // Object makes an object of a cluster.

@@ -115,7 +115,11 @@ func New(cfg Config) (*Agent, error) {
 		cache: translate.NewCache(), proxies: map[string]*proxy{},
 	}
 	if a.loop, err = federation.NewLoop(federation.LoopConfig{
-		Local: cfg.Cluster, Store: cfg.Store, CopyPath: filepath.Join(cfg.Dir, "store.copy"), OnSnapshot: a.pipeline.snapshot, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		Local: cfg.Cluster, Store: cfg.Store, CopyPath: filepath.Join(cfg.Dir, "store.copy"), Logger: cfg.Logger, Registerer: cfg.Registerer,
+		OnSnapshot: func(ctx context.Context, s *federation.Snapshot, changed federation.ChangeSet) {
+			a.publisher.Follow(s)
+			a.pipeline.snapshot(ctx, s, changed)
+		},
 	}); err != nil {
 		return nil, err
 	}

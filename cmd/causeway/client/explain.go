@@ -235,6 +235,9 @@ func (p *printer) group(depth int, g *causewayv1.DestinationGroup) {
 			continue // stands for what the line above doesn't count
 		}
 		text := e.GetAddress()
+		if text == "" {
+			text = plural(int(e.GetBehind()), "endpoint") + " of unpublished address"
+		}
 		if e.GetPod() != "" {
 			text += ", pod " + e.GetPod()
 		}

@@ -273,6 +273,8 @@ func endpoints() *resource {
 				at, is = "-", "left to others: draining"
 			case e.GetMissing():
 				at, is = "-", fmt.Sprintf("%d not ready there", e.GetBehind())
+			case at == "":
+				at, is = "-", plural(int(e.GetBehind()), "endpoint")+" of unpublished address"
 			case e.GetViaCrossing():
 				is = fmt.Sprintf("crossing to %d", e.GetBehind())
 			}

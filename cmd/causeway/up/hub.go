@@ -285,17 +285,21 @@ func (h *hub) barrier(ctx context.Context) (int64, error) {
 	}
 	var newest int64
 	members := h.s.list()
-	for _, m := range members {
-		rev, err := m.barrier(ctx)
-		if err != nil {
-			return 0, err
+	// What a cluster publishes depends on who shares its network: what it learns of
+	// the others in the first round it may answer in the second.
+	for range 2 {
+		for _, m := range members {
+			rev, err := m.barrier(ctx)
+			if err != nil {
+				return 0, err
+			}
+			newest = max(newest, rev)
 		}
-		newest = max(newest, rev)
-	}
-	for _, m := range members {
-		if a := m.current(); a != nil {
-			if err := a.Await(ctx, newest); err != nil {
-				return 0, fmt.Errorf("cluster %s: wait for store revision %d: %w", m.id, newest, err)
+		for _, m := range members {
+			if a := m.current(); a != nil {
+				if err := a.Await(ctx, newest); err != nil {
+					return 0, fmt.Errorf("cluster %s: wait for store revision %d: %w", m.id, newest, err)
+				}
 			}
 		}
 	}

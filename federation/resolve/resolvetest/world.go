@@ -7,7 +7,8 @@
 // Kubernetes manifests; health.yaml, if it is there, the liveness of clusters
 // that are not alive; drain.yaml the percentage of those that are drained. The kind Pods, which exists here alone, is a short way to
 // write an EndpointSlice: it names the Service that stands before it and how many
-// endpoints are ready, notReady and terminating.
+// endpoints are ready, notReady and terminating; counted: true leaves their
+// addresses out, as a cluster does that shares its network with no other.
 package resolvetest
 
 import (
@@ -39,9 +40,10 @@ const AnnotationRevision = "test/revision"
 // pods is a short way to write the EndpointSlice of a Service.
 type pods struct {
 	metav1.ObjectMeta `json:"metadata"`
-	Ready             int `json:"ready"`
-	NotReady          int `json:"notReady"`
-	Terminating       int `json:"terminating"` // serving
+	Ready             int  `json:"ready"`
+	NotReady          int  `json:"notReady"`
+	Terminating       int  `json:"terminating"` // serving
+	Counted           bool `json:"counted"`
 }
 
 // meta is meta.yaml: what each cluster says of itself.
@@ -194,6 +196,9 @@ func (p *pods) slice(t testing.TB, s *corev1.Service, subnet, index byte) *clust
 			e.Serving, e.Terminating = true, true
 		}
 		out.Endpoints = append(out.Endpoints, e)
+	}
+	if p.Counted {
+		return out.Counted()
 	}
 	return out
 }
