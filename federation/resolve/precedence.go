@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"slices"
 	"sort"
 
 	"github.com/causeway-mesh/causeway/cluster"
@@ -18,9 +19,10 @@ type ranked struct {
 // table sorts rules into the order in which they are tried.
 func table(rules []ranked) *RouteTable {
 	sort.SliceStable(rules, func(i, j int) bool { return before(rules[i], rules[j]) })
-	t := &RouteTable{Rules: make([]*Rule, len(rules))}
-	for i, r := range rules {
-		t.Rules[i] = r.rule
+	// Without rules the table is equal to one for connections that takes none.
+	t := &RouteTable{Rules: slices.Grow([]*Rule(nil), len(rules))}
+	for _, r := range rules {
+		t.Rules = append(t.Rules, r.rule)
 	}
 	return t
 }
