@@ -67,25 +67,48 @@ type facts struct {
 // analyst finds the facts of resources, once for each resource however many
 // proxies get it, and forgets them with the resource.
 type analyst struct {
-	found sync.Map // weak.Pointer[translate.Resource] -> func() *facts
+	resources memo[translate.Resource]
+	parts     memo[translate.Part]
 }
 
-func (a *analyst) facts(k kind, r *translate.Resource) *facts {
-	p := weak.Make(r)
-	if f, ok := a.found.Load(p); ok {
-		return f.(func() *facts)()
-	}
-	f, loaded := a.found.LoadOrStore(p, sync.OnceValue(func() *facts { return analyse(k, p.Value()) }))
-	if !loaded {
-		runtime.AddCleanup(r, func(p weak.Pointer[translate.Resource]) { a.found.Delete(p) }, p)
+// memo remembers facts of values of one type.
+type memo[T any] struct {
+	found sync.Map // weak.Pointer[T] -> func() *facts
+}
+
+func (m *memo[T]) of(v *T, find func(*T) *facts) *facts {
+	p := weak.Make(v)
+	f, ok := m.found.Load(p)
+	if !ok {
+		var loaded bool
+		f, loaded = m.found.LoadOrStore(p, sync.OnceValue(func() *facts { return find(p.Value()) }))
+		if !loaded {
+			runtime.AddCleanup(v, func(p weak.Pointer[T]) { m.found.Delete(p) }, p)
+		}
 	}
 	out := f.(func() *facts)()
-	runtime.KeepAlive(r)
+	runtime.KeepAlive(v)
 	return out
 }
 
+func (a *analyst) facts(k kind, r *translate.Resource) *facts {
+	return a.resources.of(r, func(r *translate.Resource) *facts { return a.analyse(k, r) })
+}
+
+// analysePart unmarshals, validates and searches a part of a resource.
+func analysePart(p *translate.Part) *facts {
+	m, err := unpack(p.Body)
+	if err != nil {
+		return &facts{err: err}
+	}
+	s := search{refs: map[key]struct{}{}}
+	s.errs = append(s.errs, validate(m))
+	s.walk(m.ProtoReflect(), 0)
+	return s.facts()
+}
+
 // analyse unmarshals, validates and searches a resource.
-func analyse(k kind, r *translate.Resource) *facts {
+func (a *analyst) analyse(k kind, r *translate.Resource) *facts {
 	switch {
 	case r.Name == "" || len(r.Name) > maxName:
 		return &facts{err: fmt.Errorf("its name has %d bytes; from 1 to %d are possible", len(r.Name), maxName)}
@@ -94,7 +117,11 @@ func analyse(k kind, r *translate.Resource) *facts {
 	case r.Body.GetTypeUrl() != k.url():
 		return &facts{err: fmt.Errorf("it is a %q, not a %q", r.Body.GetTypeUrl(), k.url())}
 	}
-	m, err := unpack(r.Body)
+	body := r.Body
+	if r.Head != nil {
+		body = r.Head // the parts are looked at by themselves
+	}
+	m, err := unpack(body)
 	if err != nil {
 		return &facts{err: err}
 	}
@@ -106,6 +133,17 @@ func analyse(k kind, r *translate.Resource) *facts {
 	if k != kindEndpoint { // nothing in there, and they are many
 		s.walk(m.ProtoReflect(), 0)
 	}
+	for _, p := range r.Parts {
+		f := a.parts.of(p, analysePart)
+		s.errs = append(s.errs, f.err)
+		for _, ref := range f.refs {
+			s.refs[ref] = struct{}{}
+		}
+	}
+	return s.facts()
+}
+
+func (s *search) facts() *facts {
 	out := &facts{err: errors.Join(s.errs...)}
 	for ref := range s.refs {
 		out.refs = append(out.refs, ref)

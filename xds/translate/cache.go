@@ -17,6 +17,7 @@ type Cache struct {
 	backends  memo[resolve.Backend]
 	frontends memo[resolve.Frontend]
 	gateways  memo[resolve.Gateway]
+	tables    memo[resolve.RouteTable]
 	results   memo[resolve.Result]
 	// latest holds the newest shared resource of each type, name and variant, so
 	// that a new value with the old meaning keeps the old pointer.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,8 +32,33 @@ func pack(m proto.Message) *anypb.Any {
 // newResource marshals a resource and hashes it.
 func newResource(name, subject string, m proto.Message) *Resource {
 	body := pack(m)
+	return &Resource{Name: name, Version: versionOf(body), Body: body, Subject: subject}
+}
+
+func versionOf(body *anypb.Any) string {
 	sum := sha256.Sum256(body.Value)
-	return &Resource{Name: name, Version: hex.EncodeToString(sum[:12]), Body: body, Subject: subject}
+	return hex.EncodeToString(sum[:12])
+}
+
+// virtualHosts is the number of that field in a RouteConfiguration.
+const virtualHosts protowire.Number = 2
+
+// newRoutes is newResource for routes whose virtual hosts, which head has none of,
+// are marshalled already: the cost of one host's change does not grow with the others.
+func newRoutes(name, subject string, head *routev3.RouteConfiguration, hosts []*Part) *Resource {
+	packed := pack(head)
+	size := len(packed.Value)
+	for _, h := range hosts {
+		size += protowire.SizeTag(virtualHosts) + protowire.SizeBytes(len(h.Body.Value))
+	}
+	value := append(make([]byte, 0, size), packed.Value...)
+	for _, h := range hosts {
+		value = protowire.AppendTag(value, virtualHosts, protowire.BytesType)
+		value = protowire.AppendBytes(value, h.Body.Value)
+	}
+	r := &Resource{Name: name, Body: &anypb.Any{TypeUrl: packed.TypeUrl, Value: value}, Head: packed, Parts: hosts, Subject: subject}
+	r.Version = versionOf(r.Body)
+	return r
 }
 
 func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }

@@ -198,7 +198,7 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 	return get(&in.Cache.gateways, g, purposeRoutes{protocolHTTP, port, "", in.Options}, func() routes {
 		set := &routeSet{opts: in.Options}
 		name := GatewayRouteName(g.Namespace, g.Name, port)
-		var hosts []*routev3.VirtualHost
+		var hosts []*Part
 		seen := map[string]bool{}
 		for i := range g.Listeners {
 			l := &g.Listeners[i]
@@ -217,13 +217,31 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 					continue
 				}
 				seen[domain] = true
-				hosts = append(hosts, set.virtualHost(l.Key()+"/"+domain, []string{domain}, h.Table, exact))
+				hosts = append(hosts, set.host(in.Cache, l.Key()+"/"+domain, domain, h.Table, exact))
 			}
 		}
-		config := gatewayConfiguration(name, hosts)
-		r := newResource(name, "Gateway/"+g.Key(), config)
+		r := newRoutes(name, "Gateway/"+g.Key(), gatewayConfiguration(name, nil), hosts)
 		return routes{in.Cache.intern(TypeRoute, "", r), set.needs, set.problems}
 	})
+}
+
+// host is a virtual host, translated once for each of its tables.
+func (s *routeSet) host(cache *Cache, name, domain string, table *resolve.RouteTable, exact string) *Part {
+	type purpose struct {
+		name, domain, exact string
+		opts                Options
+	}
+	type made struct {
+		part *Part
+		set  routeSet
+	}
+	m := get(&cache.tables, table, purpose{name, domain, exact, s.opts}, func() made {
+		own := routeSet{opts: s.opts}
+		host := own.virtualHost(name, []string{domain}, table, exact)
+		return made{&Part{pack(host)}, own}
+	})
+	s.needs, s.problems = append(s.needs, m.set.needs...), append(s.problems, m.set.problems...)
+	return m.part
 }
 
 func gatewayConfiguration(name string, hosts []*routev3.VirtualHost) *routev3.RouteConfiguration {
