@@ -16,7 +16,8 @@ import (
 )
 
 // The HTTP filters of every connection manager, in the order in which they see
-// requests. None but the router does anything by itself: routes say what they do,
+// requests. None but the router, and in a second hop the session's, does anything by
+// itself: routes say what they do,
 // in their typed_per_filter_config under these names. So a listener stays as it
 // is whatever its routes come to need.
 const (
@@ -26,22 +27,30 @@ const (
 	filterRouter  = "envoy.filters.http.router"
 )
 
-func httpFilters() []*hcmv3.HttpFilter {
-	filter := func(name string, config proto.Message) *hcmv3.HttpFilter {
-		return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+func httpFilters(h hop) []*hcmv3.HttpFilter {
+	session := &statefulv3.StatefulSession{}
+	if h == hopChain {
+		session = pinState() // for the sessions of the first hop
 	}
+
 	return []*hcmv3.HttpFilter{
-		filter(filterCORS, &corsv3.Cors{}),
-		filter(filterRoute, &matchingv3.ExtensionWithMatcher{
-			ExtensionConfig: &corev3.TypedExtensionConfig{Name: "composite", TypedConfig: pack(&compositev3.Composite{})},
-		}),
-		filter(filterSession, &statefulv3.StatefulSession{}),
-		filter(filterRouter, &routerv3.Router{
-			// Envoy's own headers would tell backends and clients how
-			// requests travelled; and twice, where they chain.
-			SuppressEnvoyHeaders: true,
-		}),
+		httpFilter(filterCORS, &corsv3.Cors{}),
+		httpFilter(filterRoute, &matchingv3.ExtensionWithMatcher{ExtensionConfig: namedConfig("composite", &compositev3.Composite{})}),
+		httpFilter(filterSession, session),
+		routerFilter(),
 	}
+}
+
+func routerFilter() *hcmv3.HttpFilter {
+	return httpFilter(filterRouter, &routerv3.Router{
+		// Envoy's own headers would tell backends and clients how requests
+		// travelled; and twice, where they chain.
+		SuppressEnvoyHeaders: true,
+	})
+}
+
+func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
 }
 
 // configure says what a filter does for a route.

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"math"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -70,6 +71,11 @@ func legs(rule *resolve.Rule) []*leg {
 		out = append(out, l)
 	}
 	return out
+}
+
+// chained reports whether requests go through a second hop.
+func (l *leg) chained() bool {
+	return slices.ContainsFunc(l.shares, func(b *resolve.WeightedBackend) bool { return b.Chain != nil && b.Invalid == "" })
 }
 
 // needsLeg reports whether a share has a filter that a weighted cluster can't have.

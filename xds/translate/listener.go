@@ -66,7 +66,7 @@ func connectionManager(h hop, routes string, opts Options) *anypb.Any {
 			RouteConfigName: routes,
 			ConfigSource:    ads(),
 		}},
-		HttpFilters: httpFilters(),
+		HttpFilters: httpFilters(h),
 		// Nobody is internal: x-envoy-* headers that a client sends must not
 		// change retries and timeouts.
 		InternalAddressConfig:        &hcmv3.HttpConnectionManager_InternalAddressConfig{},

@@ -223,6 +223,11 @@ func (s *routeSet) forward(out *routev3.Route, rule *resolve.Rule, l *leg, chang
 	if err != nil {
 		return err
 	}
+	if rule.Session == nil && l.chained() {
+		// The second hop tells, and would believe, whose session it is.
+		out.RequestHeadersToRemove = append(out.RequestHeadersToRemove, headerPin)
+		out.ResponseHeadersToRemove = append(out.ResponseHeadersToRemove, headerPin)
+	}
 	chained := !slices.ContainsFunc(l.shares, func(b *resolve.WeightedBackend) bool { return b.Chain == nil || b.Invalid != "" })
 	action.RetryPolicy = tries(rule, chained)
 	out.Action = &routev3.Route_Route{Route: action}

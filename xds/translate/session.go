@@ -2,12 +2,11 @@ package translate
 
 import (
 	"crypto/sha256"
-	_ "embed" // the scripts
+	_ "embed" // the script
 	"encoding/hex"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,20 +14,27 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	statefulv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
-	cookiev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/type/http/v3"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
+
+// headerPin is the header by which Envoy's filter knows the endpoint of a session.
+// Neither clients nor backends see it.
+const headerPin = "x-causeway-endpoint"
+
+func pinState() *statefulv3.StatefulSession {
+	return &statefulv3.StatefulSession{SessionState: namedConfig("envoy.http.stateful_session.header", &headerv3.HeaderBasedSessionState{Name: headerPin})}
+}
 
 // persist keeps a client's requests at one endpoint (GEP-1619). The token, a cookie
 // or header, says all that there is to know, so that Envoys need not know of each
 // other: "<address>.<share>.<end>", the endpoint's address as Envoy's filter
 // writes it, the mark of the rule's share that it belongs to, and when the session
-// ends (milliseconds since 1970, 0 for never). The filter knows of the first alone:
-// the script that persist gives, which must run, takes off and puts on the rest.
+// ends (milliseconds since 1970, 0 for never). The filter knows of the first alone,
+// in a header of its own: the script that persist gives, which must run, translates.
+// Where the rule's backend is chained through, the filter of the second hop does
+// the work, and the header goes over both.
 //
 // A session stays with its share whatever the weights become, zero included
 // (pinnedLegs). Behind a crossing gateway the address is the gateway's: the client
@@ -39,39 +45,24 @@ func persist(r *routev3.Route, rule *resolve.Rule, l *leg) (*corev3.TypedExtensi
 	if !token(x.Name) {
 		return nil, fmt.Errorf("session name %q can't be the name of a cookie or header", clip(x.Name))
 	}
-	var state proto.Message
-	kind := "envoy.http.stateful_session.cookie"
-	if x.Header {
-		kind = "envoy.http.stateful_session.header"
-		state = &headerv3.HeaderBasedSessionState{Name: strings.ToLower(x.Name)}
-	} else {
-		c := &httpv3.Cookie{Name: x.Name, Path: cookiePath(&rule.Match), Attributes: []*httpv3.CookieAttribute{
-			// Strict, which GEP-1619 suggests, would make a browser that follows a
-			// link from elsewhere begin another session.
-			{Name: "SameSite", Value: "Lax"},
-		}}
+	if !l.chained() {
+		configure(r, filterSession, &statefulv3.StatefulSessionPerRoute{Override: &statefulv3.StatefulSessionPerRoute_StatefulSession{StatefulSession: pinState()}})
+		r.RequestHeadersToRemove = append(r.RequestHeadersToRemove, headerPin)
+	}
+	name, cookie := strings.ToLower(x.Name), "nil"
+	if !x.Header {
+		name, cookie = x.Name, "; Path="+cookiePath(&rule.Match)
 		if x.Permanent && x.AbsoluteTimeout > 0 {
-			seconds := max(1, int64(x.AbsoluteTimeout.Round(time.Second)/time.Second))
-			c.Attributes = append(c.Attributes, &httpv3.CookieAttribute{Name: "Max-Age", Value: strconv.FormatInt(seconds, 10)})
+			cookie += fmt.Sprintf("; Max-Age=%d", max(1, int64(x.AbsoluteTimeout.Round(time.Second)/time.Second)))
 		}
-		state = &cookiev3.CookieBasedSessionState{Cookie: c}
+		// Strict, which GEP-1619 suggests, would make a browser that follows a link
+		// from elsewhere begin another session.
+		cookie = luaString(cookie + "; SameSite=Lax; HttpOnly")
 	}
-	configure(r, filterSession, &statefulv3.StatefulSessionPerRoute{Override: &statefulv3.StatefulSessionPerRoute_StatefulSession{
-		StatefulSession: &statefulv3.StatefulSession{SessionState: namedConfig(kind, state)},
-	}})
-	name := x.Name
-	if x.Header {
-		name = strings.ToLower(name)
-	}
-	// A token has no character that means something in a Lua string.
-	head := fmt.Sprintf("local name, share, life = \"%s\", \"%s\", %d\n", name, shareMark(l.shares[0]), max(x.AbsoluteTimeout, 0).Milliseconds())
-	script := cookieScript
-	if x.Header {
-		script = headerScript
-	}
+	head := fmt.Sprintf("local pin, name, cookie, share, life = %s, %s, %s, %s, %d\n", luaString(headerPin), luaString(name), cookie, luaString(shareMark(l.shares[0])), max(x.AbsoluteTimeout, 0).Milliseconds())
 	return namedConfig("envoy.filters.http.lua", &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: head + sessionScript + script}},
-		// The token chose the route, and does not any more as the filter reads it.
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: head + sessionScript}},
+		// The token chose the route, and does not any more once it is taken away.
 		ClearRouteCache: no(),
 	}), nil
 }
@@ -79,11 +70,10 @@ func persist(r *routev3.Route, rule *resolve.Rule, l *leg) (*corev3.TypedExtensi
 //go:embed session.lua
 var sessionScript string
 
-//go:embed session_cookie.lua
-var cookieScript string
-
-//go:embed session_header.lua
-var headerScript string
+// luaString quotes a string of printable ASCII.
+func luaString(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
 
 // pinnedLegs are those that keep sessions with their shares, where a rule has
 // several.

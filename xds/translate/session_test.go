@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -58,7 +59,7 @@ func TestSessionsInEnvoy(t *testing.T) {
 		for i := range n {
 			out = append(out, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-From", fmt.Sprintf("%s-%d", name, i))
-				w.Header().Set("X-Cookie", r.Header.Get("Cookie"))
+				w.Header().Set("X-Cookie", r.Header.Get("Cookie")+r.Header.Get(headerPin)+r.Header.Get("X-Sticky"))
 				w.Header().Add("Set-Cookie", "sticky=of-the-backend; Path=/other")
 				w.Header().Add("Set-Cookie", "mine=1")
 			})))
@@ -116,7 +117,7 @@ func TestSessionsInEnvoy(t *testing.T) {
 		stays(path, from, send)
 		if send[0] == "Cookie" {
 			x := ask(t, at, "GET", "svc.app", path, send...)
-			if c := x.header.Get("X-Cookie"); !strings.HasPrefix(c, "x=1; ") || !strings.HasSuffix(c, "; y=2") {
+			if c := x.header.Get("X-Cookie"); c != "x=1; y=2" {
 				t.Errorf("%s: the backend gets the cookies %q", path, c)
 			}
 		}
@@ -190,6 +191,65 @@ func TestSessionsInEnvoy(t *testing.T) {
 			t.Log("no client was with a-2")
 		}
 	})
+	r.accepted(t)
+}
+
+// A Gateway's session goes through the producer routes of its backend.
+func TestChainedSessionsInEnvoy(t *testing.T) {
+	w := newWorld(t, "east")
+	var pods [2][]netip.AddrPort
+	for i, name := range []string{"a", "b"} {
+		for n := range 3 {
+			pods[i] = append(pods[i], serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-From", fmt.Sprintf("%s-%d", name, n))
+				w.Header().Set("X-Got", r.Header.Get("Cookie")+r.Header.Get(headerPin))
+			})))
+		}
+	}
+	var fronts []any
+	chain := func(name string) resolve.WeightedBackend {
+		b := to(name, 1)
+		key := frontend(name, nil).Key
+		b.Chain = &key
+		fronts = append(fronts, frontend(name, table(prefixRule("producer", 0, "/", to(name, 1)))))
+		return b
+	}
+	a, b := chain("a"), chain("b")
+	one, two, none := prefixRule("r", 0, "/one", a), prefixRule("r", 1, "/two", a, b), prefixRule("r", 2, "/none", a)
+	one.Session, two.Session = &resolve.Session{Name: "s"}, &resolve.Session{Name: "s"}
+	g := &resolve.Gateway{Namespace: "app", Name: "gw", Listeners: []resolve.Listener{{Name: "http", Port: 80, Protocol: "HTTP",
+		Hosts: []resolve.VirtualHost{{Hostname: "*", Table: table(one, two, none)}}}}}
+	p := Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}
+	r := w.start(Input{Proxy: p, Result: result("east", append(fronts, g, service("a", resolve.AppHTTP, pods[0]...), service("b", resolve.AppHTTP, pods[1]...))...)}, &ports{t: t})
+	at, _ := r.ports.Gateway(p, TransportTCP, 80)
+	for range 6 {
+		for _, path := range []string{"/one", "/two"} {
+			x := ask(t, at, "GET", "x", path)
+			cookie, _, _ := strings.Cut(x.header.Get("Set-Cookie"), ";")
+			if cookie == "" {
+				t.Fatalf("%s: no cookie: %d %v", path, x.status, x.header)
+			}
+			for range 8 {
+				y := ask(t, at, "GET", "x", path, "Cookie", cookie)
+				if y.from() != x.from() || y.header.Get("Set-Cookie") != "" || y.header.Get("X-Got") != "" || y.header.Get(headerPin) != "" {
+					t.Errorf("%s: a session with %s: %v", path, x.from(), y.header)
+				}
+			}
+		}
+	}
+	// Without a session nobody chooses an endpoint.
+	pin := base64.StdEncoding.EncodeToString([]byte(pods[0][0].String()))
+	from := map[string]int{}
+	for range 30 {
+		x := ask(t, at, "GET", "x", "/none", headerPin, pin)
+		if x.header.Get(headerPin) != "" || x.header.Get("X-Got") != "" {
+			t.Fatalf("%v", x.header)
+		}
+		from[x.from()]++
+	}
+	if len(from) != 3 {
+		t.Errorf("answers by %v", from)
+	}
 	r.accepted(t)
 }
 

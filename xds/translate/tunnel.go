@@ -119,7 +119,7 @@ func tunnelEnd(name, cluster string, opts Options) *listenerv3.Listener {
 			}}}},
 			ValidateClusters: no(),
 		}},
-		HttpFilters:          httpFilters()[len(httpFilters())-1:], // the router alone
+		HttpFilters:          []*hcmv3.HttpFilter{routerFilter()},
 		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: upgradeUDP}},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
 		StreamIdleTimeout:    dur(2 * udpIdle), // whoever made the tunnel ends it before

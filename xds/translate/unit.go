@@ -232,7 +232,9 @@ func frontendRoutes(in Input, f *resolve.Frontend, p *resolve.FrontendPort, cons
 		} else {
 			host = set.plainHost(f.Key.Host(), f.Key, p.Backend)
 		}
-		r := newResource(name, f.Key.String(), routeConfiguration(name, []*routev3.VirtualHost{host}))
+		config := routeConfiguration(name, []*routev3.VirtualHost{host})
+		config.RequestHeadersToRemove = []string{headerPin} // the first hop's, where this is the second
+		r := newResource(name, f.Key.String(), config)
 		return routes{in.Cache.intern(TypeRoute, consumer, r), set.needs, set.problems}
 	})
 }
