@@ -51,7 +51,7 @@ func (s *Server) clusterRows(r *reading, f *causewayv1.Filter, now bool) rows[*c
 				}
 			}
 		}
-		for _, p := range s.cfg.Problems() {
+		for _, p := range s.problems(r) {
 			if c := counts[p.Cluster]; c != nil && r.scope.Sees(p.Cluster, problemNamespace(p)) {
 				c.Problems++
 			}

@@ -11,6 +11,7 @@ import (
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/explain"
+	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
 // Explain implements causeway.v1.Federation. The explanation is package
@@ -48,7 +49,12 @@ func (s service) Explain(ctx context.Context, req *causewayv1.ExplainRequest) (*
 		Problem: e.Problem, Staleness: r.staleness(v, e.Staleness, s.cfg.Views()),
 	}
 	if e.Hop != nil {
-		out.Hop = hop(e.Hop)
+		out.Hop = hop(e.Hop, func(b resolve.BackendKey) []string {
+			if !requests(e.Request.Scheme, from.Gateway != "") {
+				return nil // bytes are passed on as they are
+			}
+			return backendTLS(v.Result, b)
+		})
 	}
 	return out, nil
 }
@@ -111,7 +117,7 @@ func (r *reading) staleness(v View, s explain.Staleness, now []View) *causewayv1
 }
 
 // hop changes the form of one decision and of those that follow.
-func hop(h *explain.Hop) *causewayv1.Hop {
+func hop(h *explain.Hop, tls func(resolve.BackendKey) []string) *causewayv1.Hop {
 	out := &causewayv1.Hop{
 		Port: h.Port, Group: groups[h.Group], Reason: h.Why,
 		Status: int32(h.Status), Closed: h.Closed, StatusReason: h.Reason, Location: h.Location,
@@ -136,10 +142,10 @@ func hop(h *explain.Hop) *causewayv1.Hop {
 		out.Changes = ruleChanges(h.Rules[h.Chosen].Rule)
 	}
 	for i, b := range h.Branches {
-		x := branch(b)
+		x := branch(b, tls)
 		// A rule's branches are its backends, in their order; plain delivery has no rule.
 		if h.Chosen >= 0 && i < len(h.Rules[h.Chosen].Rule.Backends) {
-			x.Changes = changes(h.Rules[h.Chosen].Rule.Backends[i].Filters)
+			x.Changes = append(changes(h.Rules[h.Chosen].Rule.Backends[i].Filters), x.Changes...)
 		}
 		out.Branches = append(out.Branches, x)
 	}
@@ -153,15 +159,52 @@ var groups = map[explain.GroupKind]causewayv1.RouteGroup{
 	explain.GroupGateway:  causewayv1.RouteGroup_ROUTE_GROUP_GATEWAY,
 }
 
-func branch(b explain.Branch) *causewayv1.Branch {
+func branch(b explain.Branch, tls func(resolve.BackendKey) []string) *causewayv1.Branch {
 	out := &causewayv1.Branch{Backend: backend(b.Backend), Weight: b.Weight, Share: b.Share, Status: int32(b.Status), Closed: b.Closed, StatusReason: b.Reason, Location: b.Location}
 	for _, m := range b.Mirrors {
 		out.Mirrors = append(out.Mirrors, &causewayv1.Mirror{Backend: backend(m.Backend), Share: float64(m.Numerator) / float64(m.Denominator), Groups: destination(m.Destination)})
 	}
 	if b.Chain != nil {
-		out.Chain = hop(b.Chain)
+		out.Chain = hop(b.Chain, tls)
+	}
+	if b.Destination != nil {
+		out.Changes = tls(b.Backend)
 	}
 	out.Groups = destination(b.Destination)
+	return out
+}
+
+// requests reports whether what a URL of this scheme sends is told apart request by
+// request: a Gateway ends the TLS of requests, a sidecar does not.
+func requests(scheme string, gateway bool) bool {
+	switch scheme {
+	case "http", "grpc", "ws":
+		return true
+	case "https", "grpcs", "wss":
+		return gateway
+	}
+	return false
+}
+
+// backendTLS words what BackendTLSPolicies do to requests for a backend.
+func backendTLS(r *resolve.Result, key resolve.BackendKey) []string {
+	b, ok := r.Backends.Get([]byte(key.String()))
+	if !ok {
+		return nil
+	}
+	var out []string
+	for _, t := range b.Config.TLS {
+		text := fmt.Sprintf("TLS with %s to the endpoints of cluster %s", t.Hostname, t.Cluster)
+		if t.Invalid != "" {
+			text = fmt.Sprintf("no request gets to the endpoints of cluster %s (503): its BackendTLSPolicy can't be obeyed: %s", t.Cluster, t.Invalid)
+		}
+		out = append(out, text)
+	}
+	for _, c := range b.Config.Crossings {
+		if c.TLS {
+			out = append(out, fmt.Sprintf("TLS from the crossing gateways of cluster %s to its endpoints", c.Cluster))
+		}
+	}
 	return out
 }
 

@@ -1,7 +1,9 @@
 package query_test
 
 import (
+	"encoding/pem"
 	"slices"
+	"strings"
 	"testing"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -68,5 +70,83 @@ func TestRoutesOfEveryKind(t *testing.T) {
 	clusters, err := c.ListClusters(t.Context(), &causewayv1.ListClustersRequest{Filter: &causewayv1.Filter{Cluster: "east"}})
 	if err != nil || len(clusters.GetClusters()) != 1 || clusters.GetClusters()[0].GetRoutes() != 7 {
 		t.Errorf("clusters %v, %v; want 7 routes in east", clusters.GetClusters(), err)
+	}
+}
+
+// What is refused of objects without a list of their own is among the problems, told
+// once however many clusters judge it, until it is mended.
+func TestProblemsOfWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	w := querytest.New(t)
+	apply := func(list ...*cluster.Object) {
+		w.Edit(func(e *federation.Edit) {
+			for _, o := range list {
+				if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	apply(
+		recordtest.Service("east", "kinds", "secure", 1, 443),
+		recordtest.Export("east", "kinds", "secure", 1, ""),
+		recordtest.Policy("east", "kinds", "policy", 1, "secure", "roots"),
+	)
+	c := ada(t, querytest.Run(t, w.Config()))
+	list := func() []string {
+		answer, err := c.ListProblems(t.Context(), &causewayv1.ListProblemsRequest{Filter: &causewayv1.Filter{Namespace: "kinds"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, p := range answer.GetProblems() {
+			out = append(out, p.GetCluster()+" "+p.GetObject()+" "+p.GetMessage())
+		}
+		return out
+	}
+	got := list()
+	for _, want := range []string{"Accepted=False, NoValidCACertificate: ", "ResolvedRefs=False, InvalidCACertificateRef: "} {
+		if n := len(slices.DeleteFunc(slices.Clone(got), func(s string) bool {
+			return !strings.HasPrefix(s, "east BackendTLSPolicy/kinds/policy "+want)
+		})); n != 1 {
+			t.Errorf("%s is told %d times in %q", want, n, got)
+		}
+	}
+	status, err := c.GetStatus(t.Context(), &causewayv1.GetStatusRequest{})
+	if err != nil || len(status.GetProblems()) < len(got) {
+		t.Errorf("status tells %v, %v", status.GetProblems(), err)
+	}
+	apply(recordtest.ConfigMap("east", "kinds", "roots", 1, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: recordtest.Authority(t)}))))
+	if got := list(); len(got) != 0 {
+		t.Errorf("mended, but %q", got)
+	}
+}
+
+// Routes of connections are obeyed where they govern, as those of requests are.
+func TestUsesOfForwards(t *testing.T) {
+	t.Parallel()
+	w := querytest.New(t)
+	w.Edit(func(e *federation.Edit) {
+		for _, o := range []*cluster.Object{
+			recordtest.Service("east", "kinds", "bytes", 1, 9000),
+			recordtest.Export("east", "kinds", "bytes", 1, ""),
+			recordtest.TCPRoute("east", "kinds", "tcp", 1, querytest.Import("kinds", "bytes"), 9000),
+		} {
+			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	c := ada(t, querytest.Run(t, w.Config()))
+	answer, err := c.ListRoutes(t.Context(), &causewayv1.ListRoutesRequest{Filter: &causewayv1.Filter{Namespace: "kinds"}})
+	if err != nil || len(answer.GetRoutes()) != 1 {
+		t.Fatal(answer, err)
+	}
+	var clusters []string
+	for _, u := range answer.GetRoutes()[0].GetUses() {
+		clusters = append(clusters, u.GetClusters()...)
+	}
+	if !slices.Contains(clusters, "east") || !slices.Contains(clusters, "west") {
+		t.Errorf("obeyed by %v, want east and west: %v", clusters, answer)
 	}
 }

@@ -66,13 +66,17 @@ func (s service) GetStatus(ctx context.Context, req *causewayv1.GetStatusRequest
 // answer puts what else is to be known beside what is missing.
 func (s *Server) answer(scope Scope, missing []string) *causewayv1.GetStatusResponse {
 	out := &causewayv1.GetStatusResponse{Ready: len(missing) == 0, Missing: missing}
-	for p := range s.problemRows(scope, nil) {
+	r, err := newReading(scope, s.cfg.Views())
+	if err != nil {
+		r = nil
+	}
+	for p := range s.problemRows(r, scope, nil) {
 		if len(out.Problems) == maxStatusRows {
 			break
 		}
 		out.Problems = append(out.Problems, p.make())
 	}
-	if r, err := newReading(scope, s.cfg.Views()); err == nil {
+	if r != nil {
 		out.Revision = r.revision
 		for c := range s.clusterRows(r, nil, true) {
 			out.Clusters = append(out.Clusters, c.make())

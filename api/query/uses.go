@@ -59,9 +59,10 @@ func indexUses(r *resolve.Result) uses {
 			return
 		}
 		for _, rule := range t.Rules {
-			if !slices.Contains(out[rule.Route], u) {
-				out[rule.Route] = append(out[rule.Route], u)
-			}
+			out.add(rule.Route, u)
+		}
+		if t.Forward != nil {
+			out.add(t.Forward.Route, u)
 		}
 	}
 	frontend := func(_ []byte, f *resolve.Frontend) bool {
@@ -81,13 +82,23 @@ func indexUses(r *resolve.Result) uses {
 	r.Remotes.Root().Walk(frontend)
 	r.Gateways.Root().Walk(func(_ []byte, g *resolve.Gateway) bool {
 		for _, l := range g.Listeners {
+			u := use{role: causewayv1.RouteRole_ROUTE_ROLE_GATEWAY, kind: cluster.KindGateway, namespace: g.Namespace, name: g.Name, port: l.Port}
 			for _, h := range l.Hosts {
-				add(h.Table, use{role: causewayv1.RouteRole_ROUTE_ROLE_GATEWAY, kind: cluster.KindGateway, namespace: g.Namespace, name: g.Name, port: l.Port})
+				add(h.Table, u)
+			}
+			if l.Forward != nil {
+				out.add(l.Forward.Route, u)
 			}
 		}
 		return false
 	})
 	return out
+}
+
+func (u uses) add(route resolve.RouteID, at use) {
+	if !slices.Contains(u[route], at) {
+		u[route] = append(u[route], at)
+	}
 }
 
 func compareUses(a, b *causewayv1.RouteUse) int {

@@ -126,7 +126,7 @@ func (w *watcher) update(r *reading, t causewayv1.WatchType) error {
 			return &causewayv1.WatchResponse{Object: &causewayv1.WatchResponse_Proxy{Proxy: p}}
 		})
 	case causewayv1.WatchType_WATCH_TYPE_PROBLEMS:
-		return updateRows(w, r, t, nil, w.problemRows(r.scope, w.filter), func(p *causewayv1.Problem) *causewayv1.WatchResponse {
+		return updateRows(w, r, t, nil, w.problemRows(r, r.scope, w.filter), func(p *causewayv1.Problem) *causewayv1.WatchResponse {
 			return &causewayv1.WatchResponse{Object: &causewayv1.WatchResponse_Problem{Problem: p}}
 		})
 	}

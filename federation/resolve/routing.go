@@ -399,7 +399,7 @@ type BackendTLS struct {
 	CAs    []byte
 	System bool
 	// Invalid, if not empty, says why the policy can't be obeyed: requests to
-	// the cluster's endpoints get 500, never plain text.
+	// the cluster's endpoints get 503, never plain text.
 	Invalid string
 }
 

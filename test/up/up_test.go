@@ -1,7 +1,9 @@
 // Package up_test tells the stories of `causeway up` with the real binary, the real
 // etcd inside it and real Envoys. Each file in testdata is one story, in the language
 // of testscript, which begins with what it shows; the commands that it may use
-// beside testscript's own are the functions of commands_test.go.
+// beside testscript's own are the methods of story: processes in processes_test.go,
+// requests in requests_test.go, manifests in files_test.go and certificates in
+// tls_test.go.
 //
 //	go test ./test/up                          # all
 //	go test ./test/up -run TestStories/health -v   # one, with what it printed
@@ -80,9 +82,10 @@ func tell(t *testing.T, file, envoyPath string) {
 	commands := map[string]func(ts *testscript.TestScript, neg bool, args []string){}
 	for name, run := range map[string]func(*story, bool, []string){
 		"up": (*story).up, "settle": (*story).settle, "request": (*story).request, "await": (*story).await,
-		"share": (*story).share, "load": (*story).load, "unload": (*story).unload, "edit": (*story).edit,
+		"share": (*story).share, "session": (*story).session, "load": (*story).load, "unload": (*story).unload, "edit": (*story).edit,
 		"fill": (*story).fill, "include": (*story).include, "service": (*story).service, "hold-port": (*story).holdPort, "address": (*story).address, "etcd": (*story).etcd, "stored": (*story).stored,
 		"signal": (*story).signal, "ended": (*story).ended, "no-envoys": (*story).noEnvoys,
+		"authority": (*story).authority, "certificate": (*story).certificate, "tls-secret": (*story).tlsSecret, "ca-configmap": (*story).caConfigMap,
 	} {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			s := ts.Value(storyKey{}).(*story)

@@ -25,6 +25,9 @@ type HTTP struct {
 	Identity
 	TLS  *TLS  `json:"tls,omitempty"`
 	GRPC *GRPC `json:"grpc,omitempty"`
+	// Received is the number of requests that the server has had for the path which
+	// the query received=PATH names; nil: it was not asked.
+	Received *uint64 `json:"received,omitempty"`
 	// Data is the message over gRPC or WebSocket.
 	*Data
 }

@@ -29,7 +29,9 @@ func withState(ctx context.Context, c net.Conn) context.Context {
 // ServeHTTP answers a request. Some things change the answer, as they do in
 // echo-basic: the path /status/CODE answers with that status, the query
 // delay=DURATION waits first, and each request header X-Echo-Set-Header:
-// NAME:VALUE[,NAME:VALUE...] sets response headers.
+// NAME:VALUE[,NAME:VALUE...] sets response headers. The query received=PATH asks
+// how many requests and RPCs the server has had for a path: so copies are seen,
+// whose answers nobody gets.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if state, ok := r.Context().Value(stateKey{}).(*tls.ConnectionState); ok {
 		r.TLS = state
@@ -42,6 +44,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "this port takes HTTP/2 with prior knowledge alone")
 		return
 	}
+	s.received.add(r.URL.Path)
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		s.grpc.ServeHTTP(w, r)
 		return
@@ -120,10 +123,15 @@ func setHeaders(to, request http.Header) {
 
 // seen is what there is to tell of a request.
 func (s *Server) seen(r *http.Request) HTTP {
-	return HTTP{
+	out := HTTP{
 		Path: r.RequestURI, Host: r.Host, Method: r.Method, Proto: r.Proto, Headers: r.Header,
 		Identity: s.identity(), TLS: tlsOf(r.TLS),
 	}
+	if path := r.URL.Query().Get("received"); path != "" {
+		n := s.received.of(path)
+		out.Received = &n
+	}
+	return out
 }
 
 func refuse(w http.ResponseWriter, code int, message string) {

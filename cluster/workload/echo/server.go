@@ -80,6 +80,7 @@ type Server struct {
 	http     *http.Server
 	grpc     *grpc.Server
 	inbox    *inbox
+	received tally
 	own      struct {
 		sync.Mutex
 		cert  *tls.Certificate

@@ -88,7 +88,7 @@ func (p *printer) line(depth int, format string, args ...any) {
 // printExplanation writes the answer for people, from the request to the endpoints.
 func printExplanation(w io.Writer, e *causewayv1.ExplainResponse, verbose bool, now time.Time) error {
 	p := &printer{w: w, verbose: verbose}
-	p.line(0, "%s %s", e.GetMethod(), e.GetUrl())
+	p.line(0, "%s", requestText(e.GetMethod(), e.GetUrl()))
 	p.line(0, "from %s", sourceText(e.GetSource()))
 	p.line(0, "")
 	if e.GetProblem() != "" {
@@ -100,6 +100,17 @@ func printExplanation(w io.Writer, e *causewayv1.ExplainResponse, verbose bool, 
 	p.line(0, "")
 	p.staleness(e.GetStaleness(), now)
 	return p.err
+}
+
+// requestText is a request as people say it: connections and datagrams have
+// neither method nor path.
+func requestText(method, url string) string {
+	for _, scheme := range []string{"tcp://", "tls://", "udp://"} {
+		if strings.HasPrefix(url, scheme) {
+			return strings.TrimSuffix(url, "/")
+		}
+	}
+	return method + " " + url
 }
 
 func sourceText(s *causewayv1.Source) string {
@@ -130,7 +141,10 @@ func hopTitle(h *causewayv1.Hop) string {
 	}
 	text += fmt.Sprintf(", port %d", h.GetPort())
 	if h.GetListener() != "" {
-		text += fmt.Sprintf(", listener %s (%s)", h.GetListener(), h.GetHostname())
+		text += ", listener " + h.GetListener()
+		if h.GetHostname() != "" { // TCP and UDP have none
+			text += " (" + h.GetHostname() + ")"
+		}
 	}
 	return text
 }

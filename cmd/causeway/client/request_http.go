@@ -118,7 +118,8 @@ func do(client *http.Client, req *http.Request) (Answer, []byte, error) {
 		return Answer{}, nil, fmt.Errorf("the answer with status %d is larger than %d bytes", resp.StatusCode, maxBodyBytes)
 	}
 	a := answerOf(resp)
-	a.Trailers = resp.Trailer // known only now
+	a.Trailers = resp.Trailer                                                             // known only now
+	maps.DeleteFunc(a.Trailers, func(_ string, values []string) bool { return values == nil }) // announced, and never sent
 	return a, data, nil
 }
 

@@ -186,7 +186,7 @@ func (m *member) runAgent() error {
 	a, err := agent.New(agent.Config{
 		Cluster: m.id, Replica: "0", Dir: m.s.dir.cluster(m.id), Store: store, Authority: m.authority, Identity: m.s.trust.metrics,
 		Gossip:   gossip.Config{Bind: netip.MustParseAddrPort("127.0.0.1:0"), Key: m.s.key, Join: m.s.peerList, Timing: gossip.Local(), Logger: m.s.quiet.With("part", part)},
-		Bindings: m.bindings, Options: proxyOptions, XDS: xds,
+		Bindings: m.bindings, Options: proxyOptions(), XDS: xds,
 		OnProxies: m.want, OnChange: m.s.notify, Logger: m.log, Registerer: reg,
 	})
 	if err != nil {

@@ -8,133 +8,16 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"testing"
 	"time"
-
-	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/causeway-mesh/causeway/federation/store"
-	"github.com/causeway-mesh/causeway/federation/store/etcd"
-	"github.com/causeway-mesh/causeway/federation/store/etcd/etcdtest"
 )
-
-// patience is how long a story waits for what must become true.
-const patience = 40 * time.Second
-
-type storyKey struct{}
-
-// story is what one script has going on.
-type story struct {
-	*testscript.TestScript
-	t     *testing.T
-	state string
-
-	process *exec.Cmd
-	exit    chan error // gets what process.Wait said
-	traffic []*traffic
-	held    []net.Listener
-	server  *etcdtest.Server // of the command etcd
-}
-
-// stop ends what the script left.
-func (s *story) stop() {
-	for _, l := range s.traffic {
-		l.cancel()
-		<-l.done
-	}
-	for _, l := range s.held {
-		_ = l.Close()
-	}
-	s.checkLogs()
-	if s.process == nil {
-		return
-	}
-	_ = s.process.Process.Signal(syscall.SIGINT)
-	select {
-	case <-s.exit:
-	case <-time.After(20 * time.Second):
-		_ = s.process.Process.Kill()
-		<-s.exit
-		s.t.Error("causeway up did not end within 20 s of SIGINT")
-	}
-}
-
-// checkLogs fails the story for what must never be logged, whatever it is about.
-func (s *story) checkLogs() {
-	if s.TestScript == nil {
-		return // it ended before its first command
-	}
-	log, _ := os.ReadFile(s.MkAbs("up.log"))
-	if at := bytes.Index(log, []byte("panic")); at >= 0 {
-		s.t.Errorf("causeway panicked:\n%s", log[at:])
-	}
-	logs, _ := filepath.Glob(filepath.Join(s.state, "proxies", "*", "*", "envoy.log"))
-	for _, name := range logs {
-		// Envoy gives up waiting for what a server does not answer after 15 s.
-		if text, _ := os.ReadFile(name); bytes.Contains(text, []byte("initial fetch timed out")) {
-			s.t.Errorf("an Envoy was left without an answer at its start: %s says\n%s", strings.TrimPrefix(name, s.state), text)
-		}
-	}
-}
-
-// up DIR [FLAG...] starts `causeway up` and waits until all is in place. What it
-// prints is in up.log.
-func (s *story) up(neg bool, args []string) {
-	s.plain(neg, "up", len(args) >= 1)
-	if s.process != nil {
-		s.Fatalf("up: already running")
-	}
-	log, err := os.Create(s.MkAbs("up.log"))
-	s.Check(err)
-	defer func() { _ = log.Close() }()
-	args = append([]string{"up", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, args...)
-	cmd := exec.Command(filepath.Join(binDir, "causeway"), args...)
-	cmd.Dir, cmd.Env = s.MkAbs("."), s.environ()
-	cmd.Stdout, cmd.Stderr = log, log
-	s.Check(cmd.Start())
-	exit := make(chan error, 1)
-	go func() { exit <- cmd.Wait() }()
-	s.process, s.exit = cmd, exit
-	s.settle(false, nil)
-}
-
-// environ is the script's environment, for processes that Exec can't start.
-func (s *story) environ() []string {
-	env := os.Environ()
-	for _, name := range []string{"PATH", "CAUSEWAY_STATE", "CAUSEWAY_ENVOY", "TMPDIR", "HOME"} {
-		env = append(env, name+"="+s.Getenv(name))
-	}
-	return env
-}
-
-// settle waits until every cluster is alive and every Envoy has acknowledged what
-// the files say now.
-func (s *story) settle(neg bool, args []string) {
-	s.plain(neg, "settle", len(args) == 0)
-	if err := s.Exec("causeway", "status", "--wait="+patience.String()); err != nil {
-		log, _ := os.ReadFile(s.MkAbs("up.log"))
-		s.Fatalf("settle: %v\nup.log:\n%s", err, log)
-	}
-}
-
-// plain refuses `!` and wrong numbers of arguments.
-func (s *story) plain(neg bool, name string, ok bool) {
-	if neg || !ok {
-		s.Fatalf("%s: see its comment in commands_test.go", name)
-	}
-}
 
 // answer is one of `causeway request -o json`.
 type answer struct {
@@ -150,7 +33,7 @@ type answer struct {
 
 // facts of an answer, by name: status, result, cluster, namespace, pod, path, host, method,
 // proto, data, protocol, sni, alpn and client (of TLS as the pod saw it), certificate (as
-// the client saw it), rpc (service/method), route, header.NAME (of the answer), sent.NAME (of the request as the pod got it).
+// the client saw it), rpc (service/method), received, error, route, header.NAME (of the answer), sent.NAME (of the request as the pod got it).
 func (a answer) fact(name string) (string, error) {
 	var echo struct {
 		Cluster, Namespace, Pod, Path, Host, Method, Proto, Data, Protocol string
@@ -159,7 +42,8 @@ func (a answer) fact(name string) (string, error) {
 			ServerName, NegotiatedProtocol string
 			Client                         struct{ DNSNames []string }
 		}
-		GRPC struct{ Service, Method string }
+		GRPC     struct{ Service, Method string }
+		Received int
 	}
 	_ = json.Unmarshal(a.Body, &echo) // other bodies have no such facts
 	one := func(h map[string][]string, name string) string {
@@ -195,6 +79,10 @@ func (a answer) fact(name string) (string, error) {
 		return strings.Join(echo.TLS.Client.DNSNames, ","), nil
 	case "certificate":
 		return strings.Join(a.TLS.Certificate.DNSNames, ","), nil
+	case "received":
+		return strconv.Itoa(echo.Received), nil
+	case "error":
+		return a.Error, nil
 	case "rpc":
 		return echo.GRPC.Service + "/" + echo.GRPC.Method, nil
 	case "cluster":
@@ -364,6 +252,24 @@ func (s *story) await(neg bool, args []string) {
 	}
 }
 
+// session VAR COOKIE FROM URL [FLAG...] sends one request, and puts the cookie of its
+// answer in $VAR and the cluster that answered in $CLUSTER.
+func (s *story) session(neg bool, args []string) {
+	s.plain(neg, "session", len(args) >= 4)
+	got, err := s.ask(args[2], args[3], args[4:])
+	s.Check(err)
+	for _, c := range (&http.Response{Header: got[0].Headers}).Cookies() {
+		if c.Name == args[1] {
+			from, err := got[0].fact("cluster")
+			s.Check(err)
+			s.Setenv(args[0], c.Value)
+			s.Setenv("CLUSTER", from)
+			return
+		}
+	}
+	s.Fatalf("session: no cookie %s in %v", args[1], got[0])
+}
+
 // share FACT=VALUE LOW HIGH FROM URL [FLAG...]: so much of the answers, from 0 to 1.
 func (s *story) share(neg bool, args []string) {
 	s.plain(neg, "share", len(args) >= 5)
@@ -511,185 +417,4 @@ func (s *story) unload(neg bool, args []string) {
 	if len(bad) > 0 {
 		s.Fatalf("%d failures under load, the first: %s", len(bad), bad[0])
 	}
-}
-
-// edit FILE OLD NEW replaces the one occurrence of OLD.
-func (s *story) edit(neg bool, args []string) {
-	s.plain(neg, "edit", len(args) == 3)
-	text := s.ReadFile(args[0])
-	if strings.Count(text, args[1]) != 1 {
-		s.Fatalf("edit: %q is %d times in %s, not once", args[1], strings.Count(text, args[1]), args[0])
-	}
-	s.write(args[0], strings.Replace(text, args[1], args[2], 1))
-}
-
-// write puts a file in place whole, as editors do.
-func (s *story) write(name, text string) {
-	path := s.MkAbs(name)
-	s.Check(os.MkdirAll(filepath.Dir(path), 0o700))
-	s.Check(os.WriteFile(filepath.Join(filepath.Dir(path), ".new"), []byte(text), 0o600))
-	s.Check(os.Rename(filepath.Join(filepath.Dir(path), ".new"), path))
-}
-
-// fill FILE WORD SIZE puts SIZE bytes in WORD's place.
-func (s *story) fill(neg bool, args []string) {
-	s.plain(neg, "fill", len(args) == 3)
-	size, err := strconv.Atoi(args[2])
-	s.Check(err)
-	s.edit(false, []string{args[0], args[1], strings.Repeat("x", size)})
-}
-
-// include FILE WORD OTHER puts another file's text in WORD's place.
-func (s *story) include(neg bool, args []string) {
-	s.plain(neg, "include", len(args) == 3)
-	s.edit(false, []string{args[0], args[1], s.ReadFile(args[2])})
-}
-
-// service CLUSTER NAMESPACE/NAME [REPLICAS] [export] writes CLUSTER/NAMESPACE-NAME.yaml
-// below clusters: a Service (port 80 to 8080), its Deployment, and a ServiceExport.
-func (s *story) service(neg bool, args []string) {
-	s.plain(neg, "service", len(args) >= 2)
-	ns, name, ok := strings.Cut(args[1], "/")
-	s.plain(neg, "service", ok)
-	replicas, export := "1", false
-	for _, a := range args[2:] {
-		if a == "export" {
-			export = true
-		} else {
-			replicas = a
-		}
-	}
-	text := fmt.Sprintf(`apiVersion: v1
-kind: Service
-metadata: {name: %[1]s, namespace: %[2]s}
-spec: {selector: {app: %[1]s}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: %[1]s, namespace: %[2]s, annotations: {}}
-spec:
-  replicas: %[3]s
-  selector: {matchLabels: {app: %[1]s}}
-  template:
-    metadata: {labels: {app: %[1]s}}
-    spec: {containers: [{name: server, image: example/echo}]}
-`, name, ns, replicas)
-	if export {
-		text += fmt.Sprintf(`---
-apiVersion: multicluster.x-k8s.io/v1beta1
-kind: ServiceExport
-metadata: {name: %s, namespace: %s}
-`, name, ns)
-	}
-	s.write(filepath.Join("clusters", args[0], ns+"-"+name+".yaml"), text)
-}
-
-// address FILE VAR puts the first loopback address that the file names in $VAR.
-func (s *story) address(neg bool, args []string) {
-	s.plain(neg, "address", len(args) == 2)
-	at := regexp.MustCompile(`127\.\d+\.\d+\.\d+`).FindString(s.ReadFile(args[0]))
-	if at == "" {
-		s.Fatalf("address: none in %s", args[0])
-	}
-	s.Setenv(args[1], at)
-}
-
-// hold-port VAR listens on a free port of all addresses, and says which in $VAR.
-func (s *story) holdPort(neg bool, args []string) {
-	s.plain(neg, "hold-port", len(args) == 1)
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	s.Check(err)
-	s.held = append(s.held, l)
-	s.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-}
-
-// etcd CLUSTER... starts an etcd beside causeway, with users for these clusters. It
-// is at $ETCD; ca.pem, root.pem and root-key.pem are its administrator's files.
-func (s *story) etcd(neg bool, args []string) {
-	s.plain(neg, "etcd", len(args) > 0)
-	server := etcdtest.Start(s.t, args...)
-	s.server = server
-	cert, key := server.Issue(s.t, "root")
-	s.write("ca.pem", string(server.CA()))
-	s.write("root.pem", string(cert))
-	s.write("root-key.pem", string(key))
-	s.Setenv("ETCD", "etcd://"+strings.TrimPrefix(server.Endpoint(), "https://"))
-}
-
-// stored ADDRESS wants some value in that etcd to hold an address; ! stored, none.
-func (s *story) stored(neg bool, args []string) {
-	s.plain(false, "stored", len(args) == 1 && s.server != nil)
-	addr, err := netip.ParseAddr(args[0])
-	s.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	records, _, err := s.server.Connect(s.t, etcd.HubUser).List(ctx, store.Root, 0)
-	s.Check(err)
-	for _, kv := range records {
-		if bytes.Contains(kv.Value, addr.AsSlice()) || bytes.Contains(kv.Value, []byte(addr.String())) {
-			if neg {
-				s.Fatalf("%s of the store holds %s", kv.Key, addr)
-			}
-			return
-		}
-	}
-	if !neg || len(records) == 0 {
-		s.Fatalf("none of the store's %d values holds %s", len(records), addr)
-	}
-}
-
-// signal INT|KILL sends it to causeway up.
-func (s *story) signal(neg bool, args []string) {
-	s.plain(neg, "signal", len(args) == 1 && s.process != nil)
-	which, ok := map[string]os.Signal{"INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[0]]
-	s.plain(neg, "signal", ok)
-	if len(s.envoys()) == 0 {
-		s.Fatalf("signal: no Envoy runs, so that none can be left over")
-	}
-	s.Check(s.process.Process.Signal(which))
-}
-
-// ended waits for causeway up's exit, with status 0; ! ended, with any other.
-func (s *story) ended(neg bool, args []string) {
-	s.plain(false, "ended", len(args) == 0 && s.process != nil)
-	select {
-	case err := <-s.exit:
-		s.process = nil
-		if (err != nil) != neg {
-			log, _ := os.ReadFile(s.MkAbs("up.log"))
-			s.Fatalf("causeway up ended with %v\nup.log:\n%s", err, log)
-		}
-	case <-time.After(patience):
-		s.Fatalf("causeway up did not end within %v", patience)
-	}
-}
-
-// no-envoys waits until no process of this story is left.
-func (s *story) noEnvoys(neg bool, args []string) {
-	s.plain(neg, "no-envoys", len(args) == 0)
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		left := s.envoys()
-		if len(left) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("processes left: %v", left)
-		}
-		time.Sleep(50 * time.Millisecond) // processes can't be awaited by strangers
-	}
-}
-
-// envoys lists the processes whose command line names the story's state folder.
-func (s *story) envoys() []string {
-	var out []string
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range lines {
-		text, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(text, []byte(s.state+"/")) {
-			continue
-		}
-		out = append(out, filepath.Base(filepath.Dir(f))+": "+strings.ReplaceAll(string(text), "\x00", " "))
-	}
-	return out
 }
