@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -118,8 +119,10 @@ func do(client *http.Client, req *http.Request) (Answer, []byte, error) {
 		return Answer{}, nil, fmt.Errorf("the answer with status %d is larger than %d bytes", resp.StatusCode, maxBodyBytes)
 	}
 	a := answerOf(resp)
-	a.Trailers = resp.Trailer                                                             // known only now
-	maps.DeleteFunc(a.Trailers, func(_ string, values []string) bool { return values == nil }) // announced, and never sent
+	a.Trailers = resp.Trailer // known only now
+	maps.DeleteFunc(a.Trailers, func(_ string, values []string) bool {
+		return values == nil // announced, and never sent
+	})
 	return a, data, nil
 }
 
