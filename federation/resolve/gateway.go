@@ -301,12 +301,15 @@ func seniorForward(list []*boundRoute, v via) *ForwardRule {
 // takenByMoreSpecific tells whether another listener of the port claims a host
 // (listener isolation): requests belong to the most specific listener.
 func takenByMoreSpecific(l *placed, host string, claimed map[portKey]map[string]*placed) bool {
-	mine := rankOf(l.hostname)
+	mine, others := rankOf(l.hostname), claimed[portKey{l.transport(), l.port}]
+	if len(others) == 1 && others[hostOrAny(l.hostname)] == l {
+		return false
+	}
 	for _, name := range coveringNames(host) {
 		if !rankOf(name).before(mine) {
 			return false
 		}
-		if o := claimed[portKey{l.transport(), l.port}][name]; o != nil && o != l {
+		if o := others[name]; o != nil && o != l {
 			return true
 		}
 	}

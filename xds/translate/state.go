@@ -382,12 +382,25 @@ func (b *edit) set(k unitKey, u *unit) {
 	}
 	// What is needed comes before what is not needed any more goes, so that what
 	// passes from one unit to another is not made twice.
-	for _, n := range u.needs {
+	for _, n := range without(u.needs, old.needs) {
 		b.count(n, +1)
 	}
-	for _, n := range old.needs {
+	for _, n := range without(old.needs, u.needs) {
 		b.count(n, -1)
 	}
+}
+
+// without gives what is in one sorted list of units and not in another.
+func without(list, other []unitKey) (out []unitKey) {
+	for _, k := range list {
+		for len(other) > 0 && other[0].compare(k) < 0 {
+			other = other[1:]
+		}
+		if len(other) == 0 || other[0].compare(k) != 0 {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 func (b *edit) count(k unitKey, by int) {

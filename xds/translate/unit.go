@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -70,6 +71,11 @@ func (k unitKey) isRoot() bool {
 }
 
 func (k unitKey) prefix() string { return string(k.kind) + "/" + k.name + "/" }
+
+// compare orders units, in no order that means anything.
+func (k unitKey) compare(o unitKey) int {
+	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.name, o.name), cmp.Compare(k.port, o.port))
+}
 
 func (k unitKey) String() string {
 	if k.kind == unitChain {
@@ -145,15 +151,7 @@ func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
 	if !ok {
 		return nil
 	}
-	slices.SortFunc(u.needs, func(a, b unitKey) int {
-		switch x, y := a.String(), b.String(); {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(u.needs, unitKey.compare)
 	u.needs = slices.Compact(u.needs)
 	return u
 }
