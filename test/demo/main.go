@@ -205,6 +205,9 @@ func (a answers) route() string {
 	if len(a.Answers) == 0 {
 		return ""
 	}
+	if a.Answers[0].Status == 0 {
+		return "-" // bytes and datagrams have no headers that could tell
+	}
 	for k, v := range a.Answers[0].Headers {
 		if strings.EqualFold(k, "x-causeway-route") {
 			var short []string
@@ -250,7 +253,7 @@ func (d *demo) edit(name, old, with string) error {
 	return d.write(name, strings.Replace(string(b), old, with, 1))
 }
 
-const rowFormat = "  %-6s %-22s %-26s %-41s %-68s %s\n"
+const rowFormat = "  %-6s %-22s %-38s %-41s %-68s %s\n"
 
 func (d *demo) header() {
 	fmt.Fprintf(d.out, rowFormat, "", "FROM", "TO", "GOVERNED BY", "ANSWERED BY", "EXPECTED")

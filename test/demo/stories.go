@@ -26,6 +26,8 @@ var stories = []struct {
 	{"The same chain by ServiceImports, over clusters", isles},
 	{"ReferenceGrant: missing, then added, with 70/30 over two namespaces", grant},
 	{"allowedRoutes: refused, then allowed by All, by Selector, and by Same", allowed},
+	{"TCP, TLS and UDP by routes written in south, for clients of all clusters, over networks", forwards},
+	{"gRPC by method; and a copy of each request to another cluster, which its pods count", methods},
 	{"The store stops and starts again: no request fails", storeDown},
 	{"grpcurl by reflection", grpcurl},
 }
