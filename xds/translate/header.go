@@ -88,7 +88,7 @@ func headerChange(m resolve.HeaderMods, request bool) (out headerMod, host strin
 			return fmt.Errorf("%q can't be the name of a header", clip(name))
 		}
 		if !request && strings.EqualFold(name, headerHost) {
-			return errors.New("Envoy sets no Host header in responses")
+			return errors.New("responses have no Host header to change")
 		}
 		if !fieldValue(value) {
 			return fmt.Errorf("the value of %s can't be a header's", name)
