@@ -6,6 +6,12 @@ BUF := $(GO) tool -modfile=../.ci/tools/buf.mod buf
 # Packages with goldens take -update.
 GOLDEN := ./federation/resolve/... ./federation/explain/... ./xds/translate/... ./cmd/causeway/client/... ./cluster/file/...
 
+# package:target, fuzzed one after the other, and for how long each.
+FUZZ := ./cluster/file:FuzzReader ./federation/record:FuzzDecode ./federation/record:FuzzJSON ./federation/resolve:FuzzResolve ./xds/server:FuzzTranslate
+FUZZTIME ?= 20s
+# Worlds that the real Envoy looks at afterwards, made up and found.
+WORLDS ?= 100
+
 .PHONY: help
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +35,8 @@ test: ## All tests that need no root: unit, golden, property, real etcd, real En
 	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -timeout 8m ./...
 
 .PHONY: check
-check: fmt lint generated race ## Format, lint, generated code current, import directions, race tests
+check: fmt lint generated race ## Format, lint, generated code current, import directions, race tests, a little fuzzing
+	@$(MAKE) -s fuzz FUZZTIME=5s WORLDS=40
 
 .PHONY: fmt
 fmt:
@@ -42,6 +49,12 @@ lint: ## golangci-lint, pinned
 .PHONY: race
 race: ## Tests under the race detector (real etcd and Envoy included)
 	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -race -timeout 15m ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz reader, decoder, resolver and translator, FUZZTIME each; then Envoy judges what came out
+	@for t in $(FUZZ); do $(GO) test $${t%:*} -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test ./xds/server -run TestEnvoyTakesWhatIsMade -count 1 -timeout 1h -worlds $(WORLDS) -seed $$RANDOM \
+	  -corpus "$$($(GO) env GOCACHE)/fuzz/$$($(GO) list ./xds/server)/FuzzTranslate"
 
 .PHONY: generate
 generate: ## Generated code: protobuf, CRDs

@@ -1,8 +1,10 @@
 package file
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -32,9 +34,9 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Add(string(text), false)
 	r := &reader{schemas: shared, maxObjects: 100}
-	f.Fuzz(func(t *testing.T, text string, json bool) {
+	f.Fuzz(func(t *testing.T, text string, asJSON bool) {
 		name := "x.yaml"
-		if json {
+		if asJSON {
 			name = "x.json"
 		}
 		lines := 1
@@ -48,13 +50,27 @@ func FuzzReader(f *testing.F) {
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("reading %d bytes took %v", len(text), took)
 		}
+		size := 0
 		for _, o := range c.objects {
+			data, err := json.Marshal(o.value)
+			if err != nil {
+				t.Fatalf("%s: %v", o.ref, err)
+			}
+			size += len(data)
 			if o.ref.Name == "" || o.value == nil || o.line < 1 || o.line > lines {
 				t.Errorf("%+v", o)
 			}
 			if o.ref.Kind == cluster.KindNamespace && o.ref.Namespace != "" {
 				t.Errorf("%+v", o)
 			}
+		}
+		// Defaults of the schemas make more of it; aliases may fill each document to its bound.
+		bound := 64<<10 + 100*len(text)
+		if strings.Contains(text, "*") {
+			bound += lines * 4 * maxScalarBytes
+		}
+		if size > bound {
+			t.Errorf("%d bytes became objects of %d", len(text), size)
 		}
 		for _, p := range c.problems {
 			if p.line < 1 || p.line > lines || p.message == "" || len(p.message) > 600 || (utf8.ValidString(text) && !utf8.ValidString(p.message)) {

@@ -379,6 +379,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || cluster.ID(k.Cluster) != c.Cluster {
 			t.Fatalf("record of %q at %q", c.Cluster, key)
 		}
+		boundedBy(t, c.Objects, len(value))
 		if len(c.Objects) == 0 {
 			return
 		}
@@ -403,6 +404,14 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("reads differently after it was written: %v\n%s\n%s", err, dump(c.Objects), dump(c2.Objects))
 		}
 	})
+}
+
+// boundedBy fails if objects are out of proportion to what they were read from.
+func boundedBy(t *testing.T, objects []*cluster.Object, size int) {
+	t.Helper()
+	if n := len(marshal(t, objects)); n > 4<<10+100*size {
+		t.Fatalf("%d bytes became objects of %d", size, n)
+	}
 }
 
 func dump(objects []*cluster.Object) (s string) {
@@ -490,6 +499,7 @@ func FuzzJSON(f *testing.F) {
 		if err != nil {
 			return
 		}
+		boundedBy(t, c.Objects, len(value))
 		again, err := encodeAgain(c.Objects)
 		if err != nil {
 			t.Fatalf("accepted, but can't be written: %v", err)

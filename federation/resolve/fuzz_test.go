@@ -1,98 +1,74 @@
 package resolve
 
 import (
-	"os"
-	"path/filepath"
+	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
-	"sigs.k8s.io/yaml"
+	"github.com/google/go-cmp/cmp"
 
-	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 )
 
-// FuzzRoutes resolves one HTTPRoute or GRPCRoute of any content, as a manifest,
-// with a Service, its export and a Gateway around it. Nothing may panic, and what
-// comes out must be what the middle form promises.
-func FuzzRoutes(f *testing.F) {
-	files, err := filepath.Glob("testdata/*/*.yaml")
-	if err != nil || len(files) == 0 {
-		f.Fatalf("no manifests to begin with: %v", err)
+// Whatever objects there are, with any content: nothing panics; what is brought
+// up to date equals what is made from scratch, twice; the middle form keeps its
+// promises; every route is reported on where it lives; and the outcome is no
+// larger than so many times what went in.
+func FuzzResolve(f *testing.F) {
+	fz := resolvetest.NewFuzzer(f, "testdata")
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, name := range fz.Names() {
+		edits := make([]byte, 64)
+		for i := range edits {
+			edits[i] = byte(r.Uint32())
+		}
+		f.Add(name, edits)
 	}
-	for _, name := range files {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
+	f.Fuzz(func(t *testing.T, world string, edits []byte) {
+		h := fz.History(world, edits)
+		b := federation.NewBuilder()
+		e := b.Edit()
+		for _, c := range h.World.Clusters {
+			e.SetCluster(c)
 		}
-		for _, doc := range strings.Split("\n"+string(raw), "\n---") {
-			if strings.Contains(doc, "kind: HTTPRoute\n") || strings.Contains(doc, "kind: GRPCRoute\n") {
-				f.Add([]byte(doc))
-			}
-		}
-	}
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		if len(doc) > 1<<16 {
-			return
-		}
-		var head metav1.TypeMeta
-		if yaml.Unmarshal(doc, &head) != nil {
-			return
-		}
-		m := metav1.ObjectMeta{Namespace: "app", Name: "a"}
-		var route any
-		switch head.Kind {
-		case "HTTPRoute":
-			r := &gatewayv1.HTTPRoute{}
-			if yaml.Unmarshal(doc, r) != nil {
-				return
-			}
-			r.ObjectMeta, r.Spec.ParentRefs = m, fuzzParents
-			route = r
-		case "GRPCRoute":
-			r := &gatewayv1.GRPCRoute{}
-			if yaml.Unmarshal(doc, r) != nil {
-				return
-			}
-			r.ObjectMeta, r.Spec.ParentRefs = m, fuzzParents
-			route = r
-		default:
-			return
-		}
-		e := federation.NewBuilder().Edit()
-		e.SetCluster(federation.Cluster{ID: "east", Health: federation.Health{Liveness: federation.Alive}})
-		e.SetCluster(federation.Cluster{ID: "west", Health: federation.Health{Liveness: federation.Alive}})
-		for kind, v := range map[cluster.Kind]any{
-			cluster.KindService:       &corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}},
-			cluster.KindServiceExport: &mcsv1beta1.ServiceExport{ObjectMeta: m},
-			cluster.KindGateway: &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{GatewayClassName: cluster.ClassClusterset,
-				Listeners: []gatewayv1.Listener{{Name: "http", Port: 80, Protocol: gatewayv1.HTTPProtocolType}}}},
-			cluster.Kind(head.Kind): route,
-		} {
-			ref := cluster.Ref{Kind: kind, Namespace: "app", Name: "a"}
-			if err := e.Apply(federation.Change{Cluster: "east", Ref: ref, Object: &cluster.Object{Ref: ref, Cluster: "east", Value: v, Seniority: cluster.Seniority{Revision: 1}}}); err != nil {
+		for _, o := range h.World.Objects {
+			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		snap, _ := e.Commit()
-		for _, id := range []cluster.ID{"east", "west"} {
-			res := Resolve(id, snap)
-			if s := unsound(res); s != "" {
-				t.Errorf("%s: %s", id, s)
+		res := Resolve(h.Local, snap)
+		for e = b.Edit(); h.Next(e); e = b.Edit() {
+			var changed federation.ChangeSet
+			snap, changed = e.Commit()
+			res, _ = res.Update(snap, changed)
+		}
+		fresh := Resolve(h.Local, snap)
+		if got, want := dump(res), dump(fresh); got != want {
+			t.Fatalf("updated and rebuilt differ (-rebuilt +updated):\n%s", cmp.Diff(want, got))
+		}
+		out := asBytes(t, fresh)
+		if again := asBytes(t, Resolve(h.Local, snap)); string(again) != string(out) {
+			t.Fatalf("rebuilt twice, it differs:\n%s", cmp.Diff(string(out), string(again)))
+		}
+		if why := unsound(res); why != "" {
+			t.Error(why)
+		}
+		in := 0
+		for _, o := range h.Objects() {
+			data, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if _, ok := res.Reports.Get([]byte(head.Kind + "/app/a@east")); !ok {
-				t.Errorf("%s does not report on the route", id)
+			in += len(data)
+			if _, ok := res.Reports.Get([]byte(o.Ref.String() + "@" + string(h.Local))); !ok && o.Cluster == h.Local && strings.HasSuffix(string(o.Kind), "Route") {
+				t.Errorf("no report on %s", o.Ref)
 			}
 		}
+		if len(out) > 1<<20+100*in {
+			t.Errorf("%d bytes of objects became %d", in, len(out))
+		}
 	})
-}
-
-var fuzzParents = []gatewayv1.ParentReference{
-	{Name: "a"},
-	{Group: ptr(gatewayv1.Group("")), Kind: ptr(gatewayv1.Kind("Service")), Name: "a"},
-	{Group: ptr(gatewayv1.Group(groupMCS)), Kind: ptr(gatewayv1.Kind("ServiceImport")), Name: "a"},
 }

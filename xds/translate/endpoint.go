@@ -27,7 +27,7 @@ func assignment(name string, b *resolve.Backend, opts Options, instead func(*res
 	var problems []Problem
 	known := map[string]bool{}
 	for _, c := range b.Config.Crossings {
-		known[string(c.Cluster)] = c.TrustDomain != ""
+		known[string(c.Cluster)] = trustDomain(c.TrustDomain)
 	}
 	out := &endpointv3.ClusterLoadAssignment{
 		ClusterName: name,
@@ -52,9 +52,9 @@ func assignment(name string, b *resolve.Backend, opts Options, instead func(*res
 			fail("cluster %s is behind crossing gateways and has no known trust domain: its endpoints are left out, for nothing goes there without TLS", g.Cluster)
 			continue
 		}
-		l := &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{SubZone: string(g.Cluster)}}
+		l := &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{SubZone: valid(string(g.Cluster))}}
 		if opts.DebugHeaders {
-			l.Locality.Region, l.Locality.Zone = g.Region, g.Zone
+			l.Locality.Region, l.Locality.Zone = valid(g.Region), valid(g.Zone)
 		}
 		var taken bool
 		if instead != nil {

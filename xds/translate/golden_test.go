@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,12 +15,14 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens")
@@ -284,82 +285,27 @@ func firstDifference(want, got []byte) string {
 	return ""
 }
 
-// The real Envoy accepts every golden: all that comes over ADS is put into one
-// static configuration.
+// The real Envoy accepts every golden.
 func TestEnvoyAcceptsGoldens(t *testing.T) {
 	binary := envoyBinary(t)
 	for _, name := range goldenCases(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := readScene(t, filepath.Join("testdata", name)).input(t)
-			s := Build(in)
-			path := filepath.Join(t.TempDir(), "envoy.json")
-			if err := os.WriteFile(path, staticConfig(t, in.Proxy, s), 0o600); err != nil {
-				t.Fatal(err)
+			s := Build(readScene(t, filepath.Join("testdata", name)).input(t))
+			bodies := func(typeURL string) (out []*anypb.Any) {
+				for _, r := range s.Resources.All(typeURL) {
+					out = append(out, r.Body)
+				}
+				return out
 			}
-			out, err := exec.Command(binary, "--mode", "validate", "-c", path, "--log-level", "warning").CombinedOutput()
-			if err != nil || !bytes.Contains(out, []byte("OK")) {
-				t.Errorf("%v: %s", err, out)
+			var all envoytest.Static
+			err := all.Add(envoytest.Resources{Clusters: bodies(TypeCluster), Endpoints: bodies(TypeEndpoint), Listeners: bodies(TypeListener), Routes: bodies(TypeRoute), Secrets: bodies(TypeSecret)})
+			if err == nil {
+				err = all.Validate(t.Context(), binary, t.TempDir())
+			}
+			if err != nil {
+				t.Error(err)
 			}
 		})
 	}
-}
-
-func staticConfig(t *testing.T, p Proxy, s *State) []byte {
-	t.Helper()
-	list := func(typeURL string, change func(map[string]any)) []any {
-		out := []any{}
-		for _, r := range s.Resources.All(typeURL) {
-			g := generic(t, r)
-			walkJSON(g, func(m map[string]any) {
-				delete(m, "sdsConfig") // the static secret of that name
-				if rds, ok := m["rds"].(map[string]any); ok {
-					name := rds["routeConfigName"].(string)
-					routes, ok := s.Resources.Get(TypeRoute, name)
-					if !ok {
-						t.Fatalf("there are no routes %q", name)
-					}
-					delete(m, "rds")
-					m["routeConfig"] = generic(t, routes)
-				}
-			})
-			if change != nil {
-				change(g)
-			}
-			out = append(out, g)
-		}
-		return out
-	}
-	clusters := list(TypeCluster, func(c map[string]any) {
-		eds, ok := c["edsClusterConfig"].(map[string]any)
-		if !ok {
-			return
-		}
-		name := c["name"].(string)
-		if n, ok := eds["serviceName"].(string); ok {
-			name = n
-		}
-		load, ok := s.Resources.Get(TypeEndpoint, name)
-		if !ok {
-			t.Fatalf("cluster %v has no endpoints %q", c["name"], name)
-		}
-		delete(c, "edsClusterConfig")
-		c["type"] = "STATIC"
-		c["loadAssignment"] = generic(t, load)
-	})
-	boot, err := Bootstrap(BootstrapConfig{Proxy: p, XDSAddress: "127.0.0.1:1", ServerID: "spiffe://x/agent", Dir: t.TempDir(), Credential: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(boot[FileBootstrap], &out); err != nil {
-		t.Fatal(err)
-	}
-	delete(out, "dynamicResources")
-	out["staticResources"] = map[string]any{"clusters": clusters, "listeners": list(TypeListener, nil), "secrets": list(TypeSecret, nil)}
-	data, err := json.Marshal(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }

@@ -177,9 +177,6 @@ func secrets(role Role, id *Identity, b *Bundles, known []string) ([]*Resource, 
 	}
 	slices.Sort(all)
 	for _, domain := range slices.Compact(all) {
-		if !trustDomain(domain) {
-			continue
-		}
 		v := &tlsv3.CertificateValidationContext{TrustedCa: inline([]byte(nobodyCA)), VerifyCertificateHash: []string{nobodyHash}}
 		if b.has(domain) {
 			i, _ := slices.BinarySearchFunc(b.domains, domain, func(x bundle, d string) int { return strings.Compare(x.domain, d) })

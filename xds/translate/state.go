@@ -264,7 +264,7 @@ func claimed(in Input) []string {
 	return get(&in.Cache.results, in.Result, purpose{}, func() []string {
 		var out []string
 		for _, c := range in.Result.Snapshot.Clusters() {
-			if c.Meta.TrustDomain != "" {
+			if trustDomain(c.Meta.TrustDomain) {
 				out = append(out, c.Meta.TrustDomain)
 			}
 		}

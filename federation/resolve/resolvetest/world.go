@@ -55,6 +55,11 @@ type meta struct {
 // Dir reads a world from a folder.
 func Dir(t testing.TB, dir string) *federation.Snapshot {
 	t.Helper()
+	return Files(t, readDir(t, dir))
+}
+
+func readDir(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
 	files := map[string][]byte{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -68,11 +73,40 @@ func Dir(t testing.TB, dir string) *federation.Snapshot {
 			t.Fatal(err)
 		}
 	}
-	return Files(t, files)
+	return files
 }
 
 // Files reads a world from files by name.
 func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
+	t.Helper()
+	return Read(t, files).Snapshot(t)
+}
+
+// World is what files say, before it becomes a Snapshot.
+type World struct {
+	Clusters []federation.Cluster // sorted
+	Objects  []*cluster.Object
+}
+
+// Snapshot makes one of the world.
+func (w World) Snapshot(t testing.TB) *federation.Snapshot {
+	t.Helper()
+	e := federation.NewBuilder().Edit()
+	for _, c := range w.Clusters {
+		e.SetCluster(c)
+	}
+	for _, o := range w.Objects {
+		if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.SetRevision(int64(len(w.Objects)))
+	s, _ := e.Commit()
+	return s
+}
+
+// Read is Files before it becomes a Snapshot.
+func Read(t testing.TB, files map[string][]byte) World {
 	t.Helper()
 	metas := map[string]meta{}
 	health := map[string]federation.Liveness{}
@@ -87,32 +121,26 @@ func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
 		ids = append(ids, id)
 	}
 	sort.Strings(ids)
-	e := federation.NewBuilder().Edit()
-	revision := int64(0)
+	var w World
 	for i, id := range ids {
 		m := metas[id]
 		h := federation.Health{Liveness: federation.Alive}
 		if l, ok := health[id]; ok {
 			h.Liveness = l
 		}
-		e.SetCluster(federation.Cluster{ID: cluster.ID(id), Health: h, Drained: drained[id], DrainTarget: drained[id], Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
+		w.Clusters = append(w.Clusters, federation.Cluster{ID: cluster.ID(id), Health: h, Drained: drained[id], DrainTarget: drained[id], Meta: cluster.Meta{Region: m.Region, Zone: m.Zone, Network: m.Network, Crossing: m.Crossing, TrustDomain: id + ".test"}})
 		raw, ok := files[id+".yaml"]
 		if !ok {
 			t.Fatalf("%s.yaml is missing", id)
 		}
 		for _, o := range readObjects(t, id+".yaml", raw, cluster.ID(id), byte(i+1)) {
-			revision++
+			w.Objects = append(w.Objects, o)
 			if o.Seniority.Revision == 0 {
-				o.Seniority.Revision = revision
-			}
-			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
-				t.Fatal(err)
+				o.Seniority.Revision = int64(len(w.Objects))
 			}
 		}
 	}
-	e.SetRevision(revision)
-	s, _ := e.Commit()
-	return s
+	return w
 }
 
 func readObjects(t testing.TB, path string, raw []byte, id cluster.ID, subnet byte) []*cluster.Object {

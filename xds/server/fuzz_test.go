@@ -1,0 +1,353 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
+	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+var (
+	fuzzWorlds = flag.Int("worlds", 40, "how many made-up worlds the real Envoy looks at, and how many of -corpus")
+	fuzzSeed   = flag.Uint64("seed", 1, "what they are made up from")
+	fuzzCorpus = flag.String("corpus", "", "one more folder with a corpus of FuzzTranslate, such as the one that go test keeps in its cache")
+)
+
+// fuzzDir holds the worlds that everything begins with.
+const fuzzDir = "../../federation/resolve/testdata"
+
+// anywhere gives every listener of a proxy an address of its own.
+type anywhere struct{ at map[string]netip.AddrPort }
+
+func (a *anywhere) of(key string) (netip.AddrPort, bool) {
+	x, ok := a.at[key]
+	if !ok {
+		n := len(a.at) + 1
+		x = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 78, byte(n >> 8), byte(n)}), 15080)
+		a.at[key] = x
+	}
+	return x, true
+}
+
+func (a *anywhere) Frontend(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return a.of(translate.FrontendListenerName(key, t, port))
+}
+
+func (a *anywhere) Gateway(_ translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return a.of(translate.GatewayListenerName(t, port))
+}
+
+func (a *anywhere) Crossing(translate.Proxy) (netip.AddrPort, bool) { return a.of("crossing") }
+
+// trusted is what is the same in every world: an authority that signs for every
+// cluster, and a file with it.
+var trusted = sync.OnceValue(func() (out struct {
+	identity *translate.Identity
+	der      []byte
+}) {
+	cert, key := resolvetest.PEM(panics{})
+	out.identity = translate.NewIdentity(cert, key)
+	block, _ := pem.Decode(cert)
+	out.der = block.Bytes
+	return out
+})
+
+type panics struct{}
+
+func (panics) Helper()           {}
+func (panics) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+func trustOf(s *federation.Snapshot) *translate.Bundles {
+	trust := map[string][][]byte{"spare.test": {trusted().der}} // where nobody is trusted, crossing gateways never start
+	for _, c := range s.Clusters() {
+		trust[c.Meta.TrustDomain] = [][]byte{trusted().der}
+	}
+	return translate.NewBundles(trust)
+}
+
+// made is what becomes of a world for its proxies.
+type made struct {
+	history *resolvetest.History
+	states  map[translate.Proxy]*translate.State
+	inputs  map[translate.Proxy]translate.Input
+}
+
+// make follows a history, bringing all proxies up to date at each step.
+func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, roots string) made {
+	t.Helper()
+	h := fz.History(world, edits)
+	b := federation.NewBuilder()
+	e := b.Edit()
+	for _, c := range h.World.Clusters {
+		e.SetCluster(c)
+	}
+	for _, o := range h.World.Objects {
+		if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snap, _ := e.Commit()
+	res := resolve.Resolve(h.Local, snap)
+	m := made{history: h, states: map[translate.Proxy]*translate.State{}, inputs: map[translate.Proxy]translate.Input{}}
+	opts := translate.Options{AccessLog: "/dev/null", SystemRoots: roots, DebugHeaders: len(edits)%2 == 0}
+	cache, bundles := translate.NewCache(), trustOf(snap)
+	for _, p := range []translate.Proxy{{Role: translate.RoleSidecar, Namespace: "app", Name: "a"}, {Role: translate.RoleSidecar, Namespace: "dev", Name: "a"}, {Role: translate.RoleCrossing, Namespace: "causeway-system", Name: "a"}} {
+		p.Cluster = h.Local
+		m.inputs[p] = translate.Input{Proxy: p, Bindings: &anywhere{at: map[string]netip.AddrPort{}}, Identity: trusted().identity, Options: opts, Cache: cache}
+	}
+	update := func(delta resolve.Delta) {
+		for name := range gatewaysOf(res) {
+			ns, n, _ := strings.Cut(name, "/")
+			p := translate.Proxy{Cluster: h.Local, Role: translate.RoleGateway, Namespace: ns, Name: n}
+			if _, ok := m.inputs[p]; !ok {
+				m.inputs[p] = translate.Input{Proxy: p, Bindings: &anywhere{at: map[string]netip.AddrPort{}}, Identity: trusted().identity, Options: opts, Cache: cache}
+			}
+		}
+		for p, in := range m.inputs {
+			in.Result, in.Bundles = res, bundles
+			m.inputs[p] = in
+			if s := m.states[p]; s == nil {
+				m.states[p] = translate.Build(in)
+			} else {
+				m.states[p], _ = s.Update(in, delta)
+			}
+		}
+	}
+	update(resolve.Delta{})
+	for e = b.Edit(); h.Next(e); e = b.Edit() {
+		var changed federation.ChangeSet
+		var delta resolve.Delta
+		snap, changed = e.Commit()
+		res, delta = res.Update(snap, changed)
+		bundles = trustOf(snap)
+		update(delta)
+	}
+	return m
+}
+
+func gatewaysOf(r *resolve.Result) map[string]*resolve.Gateway {
+	out := map[string]*resolve.Gateway{}
+	r.Gateways.Root().Walk(func(k []byte, g *resolve.Gateway) bool { out[string(k)] = g; return false })
+	return out
+}
+
+// Whatever objects there are, with any content: the resources of every proxy pass
+// the check that stands before Envoy, refer to nothing that is not there, are what
+// a translation from scratch gives, and are no larger than so many times what went
+// in. Whether Envoy takes them, TestEnvoyTakesWhatIsMade asks.
+func FuzzTranslate(f *testing.F) {
+	fz := resolvetest.NewFuzzer(f, fuzzDir)
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, name := range fz.Names() {
+		f.Add(name, someBytes(r, 64))
+	}
+	f.Fuzz(func(t *testing.T, world string, edits []byte) {
+		m := follow(t, fz, world, edits, "/roots.pem")
+		in, out := 0, 0
+		for _, o := range m.history.Objects() {
+			data, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in += len(data)
+		}
+		for p, s := range m.states {
+			for k := range kinds {
+				for name, x := range s.Resources.All(k.url()) {
+					out += len(x.Body.Value)
+					found := analyse(k, x)
+					if found.err != nil {
+						t.Errorf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, found.err)
+					}
+					for _, ref := range found.refs {
+						if _, ok := s.Resources.Get(ref.kind.url(), ref.name); !ok && ref.name != "none" { // of what has nowhere to go
+							t.Errorf("%s %s of %s refers to %s %q, which is not there", k, name, p.ID(), ref.kind, ref.name)
+						}
+					}
+				}
+			}
+			for _, x := range s.Problems() {
+				if x.Message == "" || len(x.Message) > 2000 || len(x.Subject) > 2000 {
+					t.Errorf("%s: a problem of %d bytes with %.2000q", p.ID(), len(x.Message), x.Subject)
+				}
+			}
+			fresh := m.inputs[p]
+			fresh.Cache = nil
+			built := translate.Build(fresh)
+			if !slices.Equal(built.Problems(), s.Problems()) {
+				t.Errorf("%s: updated, it has problems\n%v\nbuilt,\n%v", p.ID(), s.Problems(), built.Problems())
+			}
+			for _, typ := range translate.Types {
+				got, want := maps.Collect(s.Resources.All(typ)), maps.Collect(built.Resources.All(typ))
+				for name, x := range want {
+					if y := got[name]; y == nil || y.Version != x.Version || y.Subject != x.Subject || !bytes.Equal(y.Body.Value, x.Body.Value) {
+						t.Errorf("%s: updated, %s %s is not what is built", p.ID(), typ, name)
+					}
+					delete(got, name)
+				}
+				for name := range got {
+					t.Errorf("%s: updated, there is a %s %s, which is not built", p.ID(), typ, name)
+				}
+			}
+		}
+		if out > 1<<20+300*in {
+			t.Errorf("%d bytes of objects became %d", in, out)
+		}
+	})
+}
+
+func someBytes(r *rand.Rand, n int) []byte {
+	out := make([]byte, n)
+	for i := range out {
+		out[i] = byte(r.Uint32())
+	}
+	return out
+}
+
+// sample is one input of FuzzTranslate.
+type sample struct {
+	name  string // for people
+	world string
+	edits []byte
+}
+
+// readCorpus reads a folder in which go test keeps inputs.
+func readCorpus(t *testing.T, dir string) (out []sample) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+		value := func(line, kind string) string {
+			text, ok := strings.CutPrefix(line, kind+"(")
+			s, err := strconv.Unquote(strings.TrimSuffix(text, ")"))
+			if !ok || err != nil {
+				t.Fatalf("%s is no input of FuzzTranslate: %v", file, err)
+			}
+			return s
+		}
+		if len(lines) != 3 {
+			t.Fatalf("%s is no input of FuzzTranslate", file)
+		}
+		out = append(out, sample{name: file, world: value(lines[1], "string"), edits: []byte(value(lines[2], "[]byte"))})
+	}
+	return out
+}
+
+// The real Envoy accepts what becomes of made-up worlds, of those that the fuzzer
+// found worth keeping, and of their beginnings as they are.
+func TestEnvoyTakesWhatIsMade(t *testing.T) {
+	binary, err := envoy.Find("")
+	if err != nil {
+		t.Skipf("no Envoy: %v", err)
+	}
+	fz := resolvetest.NewFuzzer(t, fuzzDir)
+	samples := readCorpus(t, "testdata/fuzz/FuzzTranslate")
+	r := rand.New(rand.NewPCG(*fuzzSeed, 0))
+	if *fuzzCorpus != "" {
+		found := readCorpus(t, *fuzzCorpus)
+		r.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+		samples = append(samples, found[:min(len(found), *fuzzWorlds)]...)
+	}
+	for _, name := range fz.Names() {
+		samples = append(samples, sample{name: name, world: name})
+	}
+	for i := range *fuzzWorlds {
+		name := fz.Names()[r.IntN(len(fz.Names()))]
+		samples = append(samples, sample{name: fmt.Sprintf("%s, %d of seed %d", name, i, *fuzzSeed), world: name, edits: someBytes(r, 20+r.IntN(180))})
+	}
+	cert, _ := resolvetest.PEM(t)
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	if err := os.WriteFile(roots, cert, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	check := func(states ...*translate.State) error {
+		var all envoytest.Static
+		for _, s := range states {
+			if err := all.Add(resourcesOf(s)); err != nil {
+				return err
+			}
+		}
+		looked += all.Len()
+		return all.Validate(context.Background(), binary, t.TempDir())
+	}
+	type one struct {
+		sample
+		translate.Proxy
+		*translate.State
+	}
+	var batch []one
+	size := 0
+	flush := func() {
+		var states []*translate.State
+		for _, x := range batch {
+			states = append(states, x.State)
+		}
+		if err := check(states...); err != nil {
+			found := false
+			for _, x := range batch {
+				if err := check(x.State); err != nil {
+					found = true
+					t.Errorf("world %s: string(%q) []byte(%q): %s: %.3000s", x.name, x.world, x.edits, x.ID(), err)
+				}
+			}
+			if !found {
+				t.Errorf("together, not one by one: %.3000s", err)
+			}
+		}
+		batch, size = nil, 0
+	}
+	for _, s := range samples {
+		m := follow(t, fz, s.world, s.edits, roots)
+		for p, state := range m.states {
+			batch = append(batch, one{s, p, state})
+			for _, list := range translate.Types {
+				for range state.Resources.All(list) {
+					size++
+				}
+			}
+		}
+		if size > 2000 {
+			flush()
+		}
+	}
+	flush()
+	t.Logf("Envoy looked at %d clusters, listeners and secrets of %d worlds", looked, len(samples))
+}
+
+func resourcesOf(s *translate.State) (out envoytest.Resources) {
+	for typ, list := range map[string]*[]*anypb.Any{translate.TypeSecret: &out.Secrets, translate.TypeCluster: &out.Clusters, translate.TypeEndpoint: &out.Endpoints, translate.TypeListener: &out.Listeners, translate.TypeRoute: &out.Routes} {
+		for _, r := range s.Resources.All(typ) {
+			*list = append(*list, r.Body)
+		}
+	}
+	return out
+}
