@@ -176,7 +176,11 @@ func FuzzTranslate(f *testing.F) {
 			for k := range kinds {
 				for name, x := range s.Resources.All(k.url()) {
 					out += len(x.Body.Value)
-					found := analyse(k, x)
+					found := new(analyst).analyse(k, x)
+					// What it was put together from says the same as the whole.
+					if whole := (&translate.Resource{Name: x.Name, Version: x.Version, Body: x.Body}); !slices.Equal(new(analyst).analyse(k, whole).refs, found.refs) {
+						t.Errorf("%s %s of %s refers to other things than its parts", k, name, p.ID())
+					}
 					if found.err != nil {
 						t.Errorf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, found.err)
 					}
@@ -288,6 +292,11 @@ func TestEnvoyTakesWhatIsMade(t *testing.T) {
 	if err := os.WriteFile(roots, cert, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	boot, err := translate.Bootstrap(translate.BootstrapConfig{Proxy: translate.Proxy{Cluster: "east", Role: translate.RoleGateway, Namespace: "app", Name: "gw"},
+		XDSAddress: "127.0.0.1:1", ServerID: "spiffe://x/agent", Dir: t.TempDir(), Credential: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	looked := 0
 	check := func(states ...*translate.State) error {
 		var all envoytest.Static
@@ -297,7 +306,7 @@ func TestEnvoyTakesWhatIsMade(t *testing.T) {
 			}
 		}
 		looked += all.Len()
-		return all.Validate(context.Background(), binary, t.TempDir())
+		return all.Validate(context.Background(), binary, t.TempDir(), boot[translate.FileBootstrap])
 	}
 	type one struct {
 		sample

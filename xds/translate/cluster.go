@@ -127,7 +127,7 @@ func tlsSNI(k resolve.BackendKey) string {
 func crossingMatches(b *resolve.Backend, sni func(resolve.Crossing) string) (out []*clusterv3.Cluster_TransportSocketMatch, problems []Problem) {
 	for _, x := range b.Config.Crossings {
 		if !trustDomain(x.TrustDomain) {
-			problems = append(problems, Problem{Subject: b.Key.String(), Message: "cluster " + string(x.Cluster) + " names no usable trust domain, so its crossing gateways can't be told from others"})
+			problems = append(problems, Problem{Subject: b.Key.String(), Message: "cluster " + string(x.Cluster) + " names no trust domain, so its crossing gateways can't be told from others"})
 			continue
 		}
 		out = append(out, &clusterv3.Cluster_TransportSocketMatch{

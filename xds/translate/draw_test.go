@@ -2,9 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -204,14 +201,8 @@ func TestEnvoyTakesWhatIsDrawn(t *testing.T) {
 			if routes < 50 {
 				t.Errorf("only %d routes of 400 rules are left", routes)
 			}
-			path := filepath.Join(t.TempDir(), "envoy.json")
-			if err := os.WriteFile(path, staticConfig(t, in.Proxy, s), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			out, err := exec.Command(binary, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput()
-			if err != nil {
-				t.Errorf("%v: %s", err, clip(string(out)))
-				t.Logf("%.2000s", out)
+			if err := accepted(t, binary, s); err != nil {
+				t.Errorf("%.2000s", err)
 			}
 		})
 	}

@@ -291,21 +291,29 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 	for _, name := range goldenCases(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := Build(readScene(t, filepath.Join("testdata", name)).input(t))
-			bodies := func(typeURL string) (out []*anypb.Any) {
-				for _, r := range s.Resources.All(typeURL) {
-					out = append(out, r.Body)
-				}
-				return out
-			}
-			var all envoytest.Static
-			err := all.Add(envoytest.Resources{Clusters: bodies(TypeCluster), Endpoints: bodies(TypeEndpoint), Listeners: bodies(TypeListener), Routes: bodies(TypeRoute), Secrets: bodies(TypeSecret)})
-			if err == nil {
-				err = all.Validate(t.Context(), binary, t.TempDir())
-			}
-			if err != nil {
+			if err := accepted(t, binary, Build(readScene(t, filepath.Join("testdata", name)).input(t))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+}
+
+// accepted asks Envoy about a proxy's resources.
+func accepted(t *testing.T, binary string, s *State) error {
+	t.Helper()
+	bodies := func(typeURL string) (out []*anypb.Any) {
+		for _, r := range s.Resources.All(typeURL) {
+			out = append(out, r.Body)
+		}
+		return out
+	}
+	var all envoytest.Static
+	if err := all.Add(envoytest.Resources{Clusters: bodies(TypeCluster), Endpoints: bodies(TypeEndpoint), Listeners: bodies(TypeListener), Routes: bodies(TypeRoute), Secrets: bodies(TypeSecret)}); err != nil {
+		return err
+	}
+	boot, err := Bootstrap(BootstrapConfig{Proxy: s.in.Proxy, XDSAddress: "127.0.0.1:1", ServerID: "spiffe://x/agent", Dir: t.TempDir(), Credential: t.TempDir()})
+	if err != nil {
+		return err
+	}
+	return all.Validate(t.Context(), binary, t.TempDir(), boot[FileBootstrap])
 }

@@ -164,15 +164,16 @@ func walk(v any, visit func(map[string]any)) {
 // Len is the number of resources that Envoy would look at.
 func (s *Static) Len() int { return len(s.clusters) + len(s.listeners) + len(s.secrets) }
 
-// Validate asks the Envoy at path whether it accepts everything. It writes the
-// configuration into dir.
-func (s *Static) Validate(ctx context.Context, path, dir string) error {
-	data, err := json.Marshal(map[string]any{
-		"node": map[string]any{"id": "test", "cluster": "test"},
-		"bootstrapExtensions": []any{map[string]any{"name": "envoy.bootstrap.internal_listener",
-			"typedConfig": map[string]any{"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"}}},
-		"staticResources": map[string]any{"clusters": s.clusters, "listeners": s.listeners, "secrets": s.secrets},
-	})
+// Validate asks the Envoy at path whether it accepts everything, as it does when it
+// starts with the bootstrap (JSON). It writes the configuration into dir.
+func (s *Static) Validate(ctx context.Context, path, dir string, bootstrap []byte) error {
+	var config map[string]any
+	if err := json.Unmarshal(bootstrap, &config); err != nil {
+		return fmt.Errorf("read the bootstrap: %w", err)
+	}
+	delete(config, "dynamicResources")
+	config["staticResources"] = map[string]any{"clusters": s.clusters, "listeners": s.listeners, "secrets": s.secrets}
+	data, err := json.Marshal(config)
 	if err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
