@@ -83,7 +83,7 @@ func newRig(t *testing.T) *rig {
 	}
 	s, err := server.New(server.Config{
 		Authorize: func(_ context.Context, n *corev3.Node) (string, error) { return n.GetId(), nil },
-		Limits:    server.Limits{Linger: 10 * time.Millisecond, Warm: time.Second},
+		Limits:    server.Limits{Warm: time.Second},
 	})
 	if err != nil {
 		t.Fatal(err)

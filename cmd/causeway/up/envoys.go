@@ -53,14 +53,25 @@ type running struct {
 
 // supervise keeps the Envoys as the agent wants them, until ctx ends. Envoys
 // outlive an agent that a fault has stopped.
+//
+// One that is not wanted any more ends before another of its name starts: they
+// would have one address, and what the agent serves goes by the name.
 func (m *member) supervise(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer m.stopEnvoys()
+	ending := map[string]<-chan struct{}{}
 	for {
 		m.mu.Lock()
 		wanted, current, broken := m.wanted, m.agent, m.broken
 		m.mu.Unlock()
+		for id, gone := range ending {
+			select {
+			case <-gone:
+				delete(ending, id)
+			default:
+			}
+		}
 		keep := map[string]bool{}
 		for _, p := range wanted {
 			if broken && p == m.crossing {
@@ -69,6 +80,9 @@ func (m *member) supervise(ctx context.Context) error {
 			keep[p.ID()] = true
 			r, ok := m.envoys[p.ID()]
 			if !ok {
+				if _, ok := ending[p.ID()]; ok {
+					continue // its end wakes us
+				}
 				var err error
 				if r, err = m.startEnvoy(ctx, p); err != nil {
 					m.log.Error("Envoy does not start", "proxy", p.ID(), "error", err)
@@ -81,7 +95,13 @@ func (m *member) supervise(ctx context.Context) error {
 		for id, r := range m.envoys {
 			if !keep[id] {
 				delete(m.envoys, id)
-				wg.Go(r.end)
+				gone := make(chan struct{})
+				ending[id] = gone
+				wg.Go(func() {
+					r.end()
+					close(gone)
+					m.wake()
+				})
 			}
 		}
 		m.s.notify()
