@@ -2,7 +2,7 @@ package translate
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base64"
 	"fmt"
 	"time"
 
@@ -37,7 +37,7 @@ func newResource(name, subject string, m proto.Message) *Resource {
 
 func versionOf(body *anypb.Any) string {
 	sum := sha256.Sum256(body.Value)
-	return hex.EncodeToString(sum[:12])
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
 // virtualHosts is the number of that field in a RouteConfiguration.

@@ -121,7 +121,7 @@ func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.E
 		}
 		meta[metaCauseway] = &structpb.Struct{Fields: ours}
 	}
-	if g.Crossing {
+	if g.Crossing && !e.Missing { // nobody connects to what is missing
 		meta[metaSocketMatch] = &structpb.Struct{Fields: map[string]*structpb.Value{keyCrossing: structpb.NewStringValue(string(g.Cluster))}}
 	}
 	if tlsOf(c, g) != nil {
