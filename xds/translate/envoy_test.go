@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,12 +103,16 @@ func (w *world) credential(p Proxy) *identity.Credential {
 	return c
 }
 
-// ports binds everything to free ports of 127.0.0.1.
+// ports binds everything to addresses of 127.0.0.0/8 that are this process's own, so
+// that nobody takes a port before Envoy does.
 type ports struct {
 	mu sync.Mutex
 	t  *testing.T
 	at map[string]netip.AddrPort
 }
+
+// given counts the addresses of this process.
+var given atomic.Uint32
 
 func (p *ports) of(key string) netip.AddrPort {
 	p.mu.Lock()
@@ -116,12 +121,8 @@ func (p *ports) of(key string) netip.AddrPort {
 		p.at = map[string]netip.AddrPort{}
 	}
 	if _, ok := p.at[key]; !ok {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		p.at[key] = l.Addr().(*net.TCPAddr).AddrPort()
-		_ = l.Close()
+		n, pid := given.Add(1), os.Getpid()
+		p.at[key] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(128 + pid>>8&63), byte(pid), byte(1 + n%250)}), uint16(15000+n/250))
 	}
 	return p.at[key]
 }
