@@ -145,6 +145,37 @@ func TestWatchResumesFast(t *testing.T) {
 	}
 }
 
+// An answer of the store that events have overtaken names a revision below theirs.
+// It is old, and no sign that the store was set back.
+func TestEventsOvertakeAnAnswer(t *testing.T) {
+	t.Parallel()
+	srv := etcdtest.Start(t, "one")
+	c := srv.Connect(t, etcd.AgentUser("one"), func(c *etcd.Config) { c.ProgressInterval = 10 * time.Millisecond })
+	asked, release := make(chan struct{}, 1000), make(chan struct{})
+	etcd.AfterRange(c, func() {
+		asked <- struct{}{}
+		<-release
+	})
+	writer := srv.Connect(t, etcd.AgentUser("one"))
+	// Nothing is newer than where the watch begins, so it must ask.
+	evs := events(t, c, mustPut(t, writer, "1"))
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a quiet watch never asked for the newest revision")
+	}
+	mustPut(t, writer, "2")
+	next(t, evs)
+	close(release)
+	for i := range 5 {
+		want := fmt.Sprint("later ", i)
+		mustPut(t, writer, want)
+		if e := next(t, evs); string(e.Value) != want {
+			t.Fatalf("event %q, want %q", e.Value, want)
+		}
+	}
+}
+
 // A server that hangs, with its connections open, is noticed; when it goes on, so
 // does the watch.
 func TestServerHangs(t *testing.T) {

@@ -123,9 +123,10 @@ func (w *watch) stream(ctx context.Context) (created bool, err error) {
 		}
 		probing = true
 		running.Add(1)
+		after := w.last
 		go func() {
 			defer running.Done()
-			probes <- w.probe(ctx)
+			probes <- w.probe(ctx, after)
 		}()
 	}
 	for {
@@ -170,8 +171,8 @@ func (w *watch) stream(ctx context.Context) (created bool, err error) {
 				// The stream works, which is what counts.
 			case p.err != nil:
 				return created, p.err
-			case p.revision < w.last:
-				return created, finalError{fmt.Errorf("watching %q after revision %d, newest is %d: %w", w.prefix, w.last, p.revision, store.ErrFutureRevision)}
+			case p.revision < p.after:
+				return created, finalError{fmt.Errorf("watching %q after revision %d, newest is %d: %w", w.prefix, p.after, p.revision, store.ErrFutureRevision)}
 			case p.revision == w.last && quiet:
 				if err := w.emit(nil, w.last); err != nil {
 					return created, err
@@ -186,14 +187,16 @@ func (w *watch) stream(ctx context.Context) (created bool, err error) {
 	}
 }
 
+// probed is the newest revision as a quorum knew it after everything up to after
+// had been delivered. Events may overtake the answer, so it says nothing of those.
 type probed struct {
-	revision int64
-	err      error
+	after, revision int64
+	err             error
 }
 
 // probe asks a quorum for the newest revision.
-func (w *watch) probe(ctx context.Context) probed {
-	var p probed
+func (w *watch) probe(ctx context.Context, after int64) probed {
+	p := probed{after: after}
 	p.err = w.s.callWithin(ctx, "probe", probeTimeout, func(ctx context.Context) error {
 		resp, err := w.s.kv.Range(ctx, &pb.RangeRequest{Key: []byte(w.prefix), KeysOnly: true})
 		p.revision = resp.GetHeader().GetRevision()
