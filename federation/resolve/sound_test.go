@@ -31,8 +31,12 @@ func unsound(res *Result) (why string) {
 		takes := false
 		for j, b := range f.Backends {
 			at := fmt.Sprintf("%s backend %d", f.Route, j)
-			if b.Weight > maxWeightOfBackend || b.Redirect != nil || !reflect.DeepEqual(b.Filters, Filters{}) || (b.Backend.Protocol == udp) != (f.Route.Kind == cluster.KindUDPRoute) {
+			if b.Weight > maxWeightOfBackend || b.Redirect != nil || !reflect.DeepEqual(b.Filters, Filters{}) {
 				say("%s: %+v", at, b)
+			}
+			// A backendRef of another kind than ours names no backend at all.
+			if nowhere := b.Backend == (BackendKey{}) && b.Invalid != ""; !nowhere && (b.Backend.Protocol == udp) != (f.Route.Kind == cluster.KindUDPRoute) {
+				say("%s: %s is of the wrong protocol", at, b.Backend)
 			}
 			if b.Invalid == "" {
 				known(at, b.Backend)
