@@ -202,13 +202,3 @@ func servicePort(s *corev1.Service, protocol string, port int32) *corev1.Service
 	}
 	return nil
 }
-
-// portOf finds a port of an import by protocol and number.
-func (i *Import) portOf(protocol string, port int32) *ImportPort {
-	for k := range i.Ports {
-		if p := &i.Ports[k]; p.Port == port && p.Protocol == protocol {
-			return p
-		}
-	}
-	return nil
-}

@@ -34,8 +34,23 @@ func (d *dumper) line(depth int, format string, a ...any) {
 
 func (d *dumper) imp(i *Import) {
 	d.line(0, "import %s/%s%s%s", i.Namespace, i.Name, flagged(i.Headless, " headless"), flagged(i.Even, " even")+flagged(i.ClientIP, " clients stay for "+i.AffinityTimeout.String()))
+	if c := i.AffinityConfig; c != nil && c.ClientIP != nil {
+		d.line(1, "affinity for %d s", deref(c.ClientIP.TimeoutSeconds, 0))
+	}
+	if p := i.InternalTrafficPolicy; p != nil {
+		d.line(1, "internal traffic policy %s", *p)
+	}
+	if p := i.TrafficDistribution; p != nil {
+		d.line(1, "traffic distribution %s", *p)
+	}
+	if len(i.IPFamilies) > 0 {
+		d.line(1, "families %v", i.IPFamilies)
+	}
+	if len(i.Labels)+len(i.Annotations) > 0 {
+		d.line(1, "labels %v annotations %v", i.Labels, i.Annotations)
+	}
 	for _, p := range i.Ports {
-		d.line(1, "port %d/%s %q %q from %v", p.Port, p.Protocol, p.Name, p.AppProtocol, p.Clusters)
+		d.line(1, "port %d/%s %q %q from %v%s", p.Port, p.Protocol, p.Name, p.AppProtocol, p.Clusters, flagged(p.Declared != "", " declared "+p.Declared))
 	}
 	for _, e := range i.Exporters {
 		w := ""

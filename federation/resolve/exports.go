@@ -2,8 +2,6 @@ package resolve
 
 import (
 	"fmt"
-	"reflect"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/record"
 )
 
 // maxWeight bounds causeway.dev/weight.
@@ -53,147 +52,6 @@ func (r *reader) exportedService(id cluster.ID, ns, name string) *corev1.Service
 		return nil
 	}
 	return s
-}
-
-// merged is an Import with what the merge found on the way.
-type merged struct {
-	imp       *Import // nil: nobody exports the service in a usable way
-	all       []export
-	conflicts []conflict
-}
-
-type conflict struct {
-	reason  mcsv1beta1.ServiceExportConditionReason
-	message string
-}
-
-// merge unites all exports of a service (KEP-1645): ports by name first, then
-// by protocol and number; the senior export wins every clash.
-func (r *reader) merge(ns, name string) merged {
-	m := merged{all: r.exports(ns, name)}
-	var use []export
-	for _, e := range m.all {
-		if e.usable() {
-			use = append(use, e)
-		}
-	}
-	if len(use) == 0 {
-		return m
-	}
-	senior := use[0]
-	imp := &Import{Namespace: ns, Name: name, Headless: headless(senior.service)}
-	imp.ClientIP, imp.AffinityTimeout = affinity(senior.service)
-	imp.Even = senior.spec.Annotations[cluster.AnnotationDistribution] == cluster.DistributionEven
-	found := map[mcsv1beta1.ServiceExportConditionReason][]string{}
-	clash := func(reason mcsv1beta1.ServiceExportConditionReason, format string, a ...any) {
-		found[reason] = append(found[reason], fmt.Sprintf(format, a...))
-	}
-	for _, e := range use {
-		imp.Exporters = append(imp.Exporters, Exporter{Cluster: e.obj.Cluster, Weight: exportWeight(e.spec), Seniority: e.obj.Seniority})
-		mergePorts(imp, e, func(format string, a ...any) { clash(mcsv1beta1.ServiceExportReasonPortConflict, format, a...) })
-		if e.obj != senior.obj {
-			compareFields(senior, e, clash)
-		}
-	}
-	sort.Slice(imp.Ports, func(i, j int) bool {
-		a, b := imp.Ports[i], imp.Ports[j]
-		if a.Protocol != b.Protocol {
-			return a.Protocol < b.Protocol
-		}
-		return a.Port < b.Port
-	})
-	for i := range imp.Ports {
-		slices.Sort(imp.Ports[i].Clusters)
-	}
-	for _, reason := range conflictReasons {
-		if msgs := found[reason]; len(msgs) > 0 {
-			m.conflicts = append(m.conflicts, conflict{reason, strings.Join(msgs, "; ")})
-		}
-	}
-	m.imp = imp
-	return m
-}
-
-// conflictReasons fixes the order in which reasons are joined.
-var conflictReasons = []mcsv1beta1.ServiceExportConditionReason{
-	mcsv1beta1.ServiceExportReasonPortConflict,
-	mcsv1beta1.ServiceExportReasonTypeConflict,
-	mcsv1beta1.ServiceExportReasonSessionAffinityConflict,
-	mcsv1beta1.ServiceExportReasonSessionAffinityConfigConflict,
-	mcsv1beta1.ServiceExportReasonAnnotationsConflict,
-	mcsv1beta1.ServiceExportReasonLabelsConflict,
-	mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict,
-	mcsv1beta1.ServiceExportReasonTrafficDistributionConflict,
-	mcsv1beta1.ServiceExportReasonIPFamilyConflict,
-}
-
-func mergePorts(imp *Import, e export, clash func(string, ...any)) {
-	id := e.obj.Cluster
-	for _, p := range e.service.Spec.Ports {
-		proto := protocolOf(p.Protocol)
-		app := appProtocol(p)
-		byName, byNumber := -1, -1
-		for i, q := range imp.Ports {
-			if q.Name == p.Name && byName < 0 {
-				byName = i
-			}
-			if q.Protocol == proto && q.Port == p.Port {
-				byNumber = i
-			}
-		}
-		switch {
-		case byName >= 0 && byName != byNumber && p.Name != "":
-			q := imp.Ports[byName]
-			clash("port %q is %s/%d in cluster %s, but %s/%d in the senior export; it is not served from %s", p.Name, proto, p.Port, id, q.Protocol, q.Port, id)
-		case byNumber >= 0:
-			q := &imp.Ports[byNumber]
-			if q.Name != p.Name {
-				clash("port %s/%d is called %q in cluster %s, but %q in the senior export", proto, p.Port, p.Name, id, q.Name)
-			}
-			if q.AppProtocol != app {
-				clash("port %s/%d speaks %q in cluster %s, but %q in the senior export", proto, p.Port, app, id, q.AppProtocol)
-			}
-			if !slices.Contains(q.Clusters, id) {
-				q.Clusters = append(q.Clusters, id)
-			}
-		case byName >= 0:
-			// Unnamed ports are single ports: two different ones can't both be
-			// the unnamed port of the import.
-			q := imp.Ports[byName]
-			clash("the unnamed port is %s/%d in cluster %s, but %s/%d in the senior export; it is not served from %s", proto, p.Port, id, q.Protocol, q.Port, id)
-		default:
-			imp.Ports = append(imp.Ports, ImportPort{Name: p.Name, Port: p.Port, Protocol: proto, AppProtocol: app, Clusters: []cluster.ID{id}})
-		}
-	}
-}
-
-func compareFields(senior, e export, clash func(mcsv1beta1.ServiceExportConditionReason, string, ...any)) {
-	a, b := senior.service.Spec, e.service.Spec
-	sid, id := senior.obj.Cluster, e.obj.Cluster
-	differ := func(reason mcsv1beta1.ServiceExportConditionReason, what string, x, y any) {
-		if !reflect.DeepEqual(x, y) {
-			clash(reason, "%s of cluster %s differs from the senior export's of %s", what, id, sid)
-		}
-	}
-	differ(mcsv1beta1.ServiceExportReasonTypeConflict, "the type (headless or not)", headless(senior.service), headless(e.service))
-	differ(mcsv1beta1.ServiceExportReasonSessionAffinityConflict, "sessionAffinity", orDefault(a.SessionAffinity, corev1.ServiceAffinityNone), orDefault(b.SessionAffinity, corev1.ServiceAffinityNone))
-	differ(mcsv1beta1.ServiceExportReasonSessionAffinityConfigConflict, "sessionAffinityConfig", a.SessionAffinityConfig, b.SessionAffinityConfig)
-	differ(mcsv1beta1.ServiceExportReasonAnnotationsConflict, "exportedAnnotations", orEmpty(senior.spec.Spec.ExportedAnnotations), orEmpty(e.spec.Spec.ExportedAnnotations))
-	differ(mcsv1beta1.ServiceExportReasonLabelsConflict, "exportedLabels", orEmpty(senior.spec.Spec.ExportedLabels), orEmpty(e.spec.Spec.ExportedLabels))
-	differ(mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict, "internalTrafficPolicy", deref(a.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster), deref(b.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster))
-	differ(mcsv1beta1.ServiceExportReasonTrafficDistributionConflict, "trafficDistribution", deref(a.TrafficDistribution, ""), deref(b.TrafficDistribution, ""))
-	differ(mcsv1beta1.ServiceExportReasonIPFamilyConflict, "ipFamilies", families(a.IPFamilies), families(b.IPFamilies))
-}
-
-// families ignores the order, which is a preference and no conflict. Manifests
-// that leave the field to the API server's default say nothing.
-func families(in []corev1.IPFamily) []corev1.IPFamily {
-	if len(in) == 0 {
-		return []corev1.IPFamily{corev1.IPv4Protocol}
-	}
-	out := slices.Clone(in)
-	slices.Sort(out)
-	return out
 }
 
 // exportWeight reads causeway.dev/weight; nil where it is absent or unusable.
@@ -238,14 +96,8 @@ func importUnit(r *reader, ns, name string) output {
 		default:
 			add(mcsv1beta1.ServiceExportConditionValid, true, mcsv1beta1.ServiceExportReasonValid, badAnnotations(e.spec))
 		}
-		switch {
-		case !e.usable():
-			add(mcsv1beta1.ServiceExportConditionReady, false, mcsv1beta1.ServiceExportReasonPending, "the export is not valid")
-		case e.obj.Seniority.Revision == 0:
-			add(mcsv1beta1.ServiceExportConditionReady, false, mcsv1beta1.ServiceExportReasonPending, "the export is not yet in the global store")
-		default:
-			add(mcsv1beta1.ServiceExportConditionReady, true, mcsv1beta1.ServiceExportReasonExported, "")
-		}
+		ready, reason, why := r.exportReady(e)
+		add(mcsv1beta1.ServiceExportConditionReady, ready, reason, why)
 		if e.usable() {
 			if len(m.conflicts) == 0 {
 				add(mcsv1beta1.ServiceExportConditionConflict, false, mcsv1beta1.ServiceExportReasonNoConflicts, "")
@@ -261,6 +113,23 @@ func importUnit(r *reader, ns, name string) output {
 		out.reports = append(out.reports, rep)
 	}
 	return out
+}
+
+// exportReady tells whether an export is in the global store, or why not.
+func (r *reader) exportReady(e export) (ready bool, reason mcsv1beta1.ServiceExportConditionReason, why string) {
+	if !e.usable() {
+		return false, mcsv1beta1.ServiceExportReasonPending, "the export is not valid"
+	}
+	if e.obj.Cluster == r.local {
+		// What this cluster's agent can't publish, it never will.
+		if _, err := record.EncodeService(r.get(r.local, cluster.KindService, e.obj.Namespace, e.obj.Name), e.obj); err != nil {
+			return false, mcsv1beta1.ServiceExportReasonFailed, err.Error()
+		}
+	}
+	if e.obj.Seniority.Revision == 0 {
+		return false, mcsv1beta1.ServiceExportReasonPending, "the export is not yet in the global store"
+	}
+	return true, mcsv1beta1.ServiceExportReasonExported, ""
 }
 
 func headless(s *corev1.Service) bool { return s.Spec.ClusterIP == corev1.ClusterIPNone }
@@ -314,20 +183,6 @@ func condition(typ string, ok bool, reason, msg string) metav1.Condition {
 
 func sortConditions(c []metav1.Condition) {
 	sort.Slice(c, func(i, j int) bool { return c[i].Type < c[j].Type })
-}
-
-func orDefault[T ~string](v, d T) T {
-	if v == "" {
-		return d
-	}
-	return v
-}
-
-func orEmpty(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
 }
 
 func deref[T any](p *T, d T) T {

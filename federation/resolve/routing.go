@@ -452,33 +452,3 @@ type Endpoint struct {
 // Counted tells whether the entry stands for a number of endpoints whose
 // addresses are not known.
 func (e *Endpoint) Counted() bool { return !e.Addr.IsValid() && e.Host == "" }
-
-// Import is a ServiceImport: the merge of all exports of one service (KEP-1645).
-type Import struct {
-	Namespace string
-	Name      string
-	Headless  bool
-	Ports     []ImportPort // sorted by protocol, port
-	Exporters []Exporter   // the senior first
-	// Even spreads over all clusters by weight instead of nearest first.
-	Even bool
-	// ClientIP and AffinityTimeout are the senior export's sessionAffinity.
-	ClientIP        bool
-	AffinityTimeout time.Duration
-}
-
-// ImportPort is a merged port with the clusters that serve it.
-type ImportPort struct {
-	Name        string
-	Port        int32
-	Protocol    string
-	AppProtocol AppProtocol
-	Clusters    []cluster.ID // sorted
-}
-
-// Exporter is one cluster's export.
-type Exporter struct {
-	Cluster   cluster.ID
-	Weight    *uint32 // causeway.dev/weight
-	Seniority cluster.Seniority
-}

@@ -175,6 +175,9 @@ func readObjects(t testing.TB, path string, raw []byte, id cluster.ID, subnet by
 		}
 		switch v := into.(type) {
 		case *corev1.Service:
+			for i := range v.Spec.Ports { // an API server's default
+				v.Spec.Ports[i].Protocol = corev1.Protocol(protocolOf(v.Spec.Ports[i].Protocol))
+			}
 			services[o.Namespace+"/"+o.Name] = v
 		case *pods:
 			next++
