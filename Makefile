@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI := $(GO) tool -modfile=.ci/tools/golangci-lint.mod golangci-lint
 BUF := $(GO) tool -modfile=../.ci/tools/buf.mod buf
 # Packages with goldens take -update.
-GOLDEN := ./federation/resolve/... ./federation/explain/... ./xds/translate/... ./cmd/causeway/client/... ./cluster/file/...
+GOLDEN := ./federation/resolve ./federation/explain ./xds/translate ./cmd/causeway/client ./cluster/file
 
 # package:target, fuzzed one after the other, and for how long each.
 FUZZ := ./cluster/file:FuzzReader ./federation/record:FuzzDecode ./federation/record:FuzzJSON ./federation/resolve:FuzzResolve ./xds/server:FuzzTranslate

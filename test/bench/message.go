@@ -86,8 +86,8 @@ func parseDiscovery(raw []byte) (d discovery, err error) {
 	return d, err
 }
 
-// backendOf is the backend of which a resource of this name holds endpoints. Their
-// name also says which other networks they are in.
+// backendOf is translate.EndpointsName of the backend of which a resource of this
+// name holds endpoints. The rest says in which other networks they are.
 func backendOf(name string) string {
 	backend, _, _ := strings.Cut(name, "#")
 	return backend

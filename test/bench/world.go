@@ -63,12 +63,12 @@ func (w world) service(c, k int) string {
 
 // backend is the resource that has the endpoints of an exported service.
 func (w world) backend(c, k int) string {
-	return resolve.BackendKey{Kind: resolve.BackendImport, Namespace: w.namespace(k), Name: w.service(c, k), Port: servicePort}.String()
+	return translate.EndpointsName(resolve.BackendKey{Kind: resolve.BackendImport, Namespace: w.namespace(k), Name: w.service(c, k), Port: servicePort})
 }
 
 // private is the resource that has the endpoints of a service that c does not export.
 func (w world) private(k int) string {
-	return resolve.BackendKey{Kind: resolve.BackendService, Namespace: w.namespace(k), Name: privateName(k), Port: servicePort}.String()
+	return translate.EndpointsName(resolve.BackendKey{Kind: resolve.BackendService, Namespace: w.namespace(k), Name: privateName(k), Port: servicePort})
 }
 
 func privateName(k int) string { return fmt.Sprintf("private-%d", k) }

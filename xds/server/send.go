@@ -342,7 +342,11 @@ func (l *ledger) send(k kind, parcels []parcel, now time.Time) *discoveryv3.Delt
 	if len(rest) > 0 {
 		t.suspects = append([][]*entry{rest}, t.suspects...)
 	}
-	resp.SystemVersionInfo = setVersion(t.heldSum + t.offerSum)
+	// Envoy shows it beside clusters and listeners; of the types that change often it
+	// shows it nowhere, and it would be bytes for nothing.
+	if k.url() == translate.TypeCluster || k.url() == translate.TypeListener {
+		resp.SystemVersionInfo = setVersion(t.heldSum + t.offerSum)
+	}
 	t.flight = f
 	t.responses++
 	return resp

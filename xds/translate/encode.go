@@ -37,7 +37,7 @@ func newResource(name, subject string, m proto.Message) *Resource {
 
 func versionOf(body *anypb.Any) string {
 	sum := sha256.Sum256(body.Value)
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
+	return base64.RawURLEncoding.EncodeToString(sum[:8])
 }
 
 // virtualHosts is the number of that field in a RouteConfiguration.

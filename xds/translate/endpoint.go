@@ -3,17 +3,15 @@ package translate
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
-
-// overprovisioning is Envoy's default: a group takes all of its traffic until
-// less than 1/1.4 of it, by weight, is healthy.
-const overprovisioning = 140
 
 // assignment translates a backend's endpoints. A group becomes a locality of its
 // own (sub_zone is the cluster), so that clusters of one zone stay apart. instead,
@@ -31,11 +29,9 @@ func assignment(name string, b *resolve.Backend, opts Options, instead func(*res
 	}
 	out := &endpointv3.ClusterLoadAssignment{
 		ClusterName: name,
-		Policy: &endpointv3.ClusterLoadAssignment_Policy{
-			OverprovisioningFactor: u32(overprovisioning),
-			// An endpoint of a crossing gateway stands for all behind it.
-			WeightedPriorityHealth: true,
-		},
+		// An endpoint of a crossing gateway stands for all behind it. What a group can
+		// take before others help is Envoy's default, 1.4 times its healthy share.
+		Policy: &endpointv3.ClusterLoadAssignment_Policy{WeightedPriorityHealth: true},
 	}
 	fail := func(format string, a ...any) {
 		problems = append(problems, Problem{Subject: b.Key.String(), Message: fmt.Sprintf(format, a...)})
@@ -104,8 +100,12 @@ func commonWeight(b *resolve.Backend) uint32 {
 }
 
 func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.Endpoint, weight uint32, opts Options) *endpointv3.LbEndpoint {
+	address := socketAddress(e.Addr)
+	if e.Missing {
+		address = nowhere(g.Cluster, e.Addr.Port())
+	}
 	out := &endpointv3.LbEndpoint{
-		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Addr)}},
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
 	}
 	if !e.Healthy {
 		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
@@ -131,6 +131,13 @@ func lbEndpoint(c *resolve.BackendConfig, g *resolve.EndpointGroup, e *resolve.E
 		out.Metadata = &corev3.Metadata{FilterMetadata: meta}
 	}
 	return out
+}
+
+// nowhere is the address of what stands for a cluster's missing endpoints. It is
+// never called: unhealthy, in clusters without panic. A path is shorter than an IP
+// address that nobody has.
+func nowhere(c cluster.ID, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: valid(string(c)) + ":" + strconv.Itoa(int(port))}}}
 }
 
 func socketAddress(a netip.AddrPort) *corev3.Address {

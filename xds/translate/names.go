@@ -3,6 +3,7 @@ package translate
 import (
 	"hash/fnv"
 	"strconv"
+	"strings"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
@@ -29,7 +30,7 @@ import (
 //	           direct/<Backend>/<cluster>             sidecar, gateway: where such a tunnel ends
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
 //	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
-//	Endpoints  <Backend>[<crossings>]                 all roles
+//	Endpoints  <Backend>[<crossings>]                 all roles; a ServiceImport's without its kind
 //	           tunnel/<Backend>[<crossings>], direct/<Backend>/<cluster>
 //	Secret     identity, bundles, bundle/<trust domain>
 //	           certificate/<ns>/<name>                gateway: of a Secret
@@ -55,7 +56,7 @@ const (
 	namePlainRoute    = "plain"
 	metaCauseway      = "causeway"
 	metaSocketMatch   = "envoy.transport_socket_match"
-	keyCrossing       = "crossing"
+	keyCrossing       = "x" // short: it stands in every change of endpoints
 	keyTLS            = "tls"
 )
 
@@ -109,8 +110,15 @@ func certificateName(c *resolve.Certificate) string {
 // clientsName is the name of the secret with a listener's client authorities.
 func clientsName(l *resolve.Listener) string { return prefixClients + l.Key() }
 
-// endpointsName is the name of a backend's endpoints.
-func endpointsName(b *resolve.Backend) string { return b.Key.String() + crossings(b) }
+// EndpointsName is the name of a backend's endpoints, up to the '#' after which it
+// says in which networks they are, if there is one. It stands twice in what each
+// change of them sends, so that of a ServiceImport, the most frequent kind, goes
+// without the kind.
+func EndpointsName(k resolve.BackendKey) string {
+	return strings.TrimPrefix(k.String(), string(resolve.BackendImport)+"/")
+}
+
+func endpointsName(b *resolve.Backend) string { return EndpointsName(b.Key) + crossings(b) }
 
 // crossings is what the name of endpoints says of the other networks in which
 // they are: "#" and a hash, or nothing. While Envoy warms a changed cluster, the
@@ -125,7 +133,8 @@ func crossings(b *resolve.Backend) string {
 	for _, c := range b.Config.Crossings {
 		_, _ = h.Write([]byte(string(c.Cluster) + "\x00" + c.TrustDomain + "\x00"))
 	}
-	return "#" + strconv.FormatUint(uint64(h.Sum32()), 36)
+	// Five digits: it has to differ from its predecessor, no more.
+	return "#" + strconv.FormatUint(uint64(h.Sum32()%(36*36*36*36*36)), 36)
 }
 
 // RuleName is the name of an Envoy route: "HTTPRoute/ns/name@cluster/rule/match",
