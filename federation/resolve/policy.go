@@ -119,11 +119,18 @@ func (r *reader) viewPolicy(o *cluster.Object) policyView {
 			v.refused = &problem{string(gatewayv1.PolicyReasonInvalid), fmt.Sprintf(format, a...)}
 		}
 	}
-	if in.Hostname == "" {
+	switch {
+	case in.Hostname == "":
 		invalid("validation.hostname is missing")
+	case !isHostname(v.tls.Hostname):
+		invalid("validation.hostname %q is not a hostname", clip(v.tls.Hostname))
 	}
 	for i, san := range in.SubjectAltNames {
 		switch {
+		case san.Hostname != "" && !isHostname(strings.TrimPrefix(string(san.Hostname), "*.")):
+			invalid("validation.subjectAltNames[%d].hostname %q is not a hostname", i, clip(string(san.Hostname)))
+		case strings.ContainsFunc(string(san.URI), func(c rune) bool { return c <= ' ' || c >= 0x7f }):
+			invalid("validation.subjectAltNames[%d].uri %q is not a URI", i, clip(string(san.URI)))
 		case san.Type == gatewayv1.HostnameSubjectAltNameType && san.Hostname != "":
 			v.tls.DNSNames = append(v.tls.DNSNames, strings.ToLower(string(san.Hostname)))
 		case san.Type == gatewayv1.URISubjectAltNameType && san.URI != "":

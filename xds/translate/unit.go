@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -430,9 +431,12 @@ func (u *unit) makeBackend(in Input) {
 		s = shared{newResource(name, name, c), problems}
 	default:
 		s = get(&in.Cache.backends, b, purposeCluster{raw, roots}, func() shared {
-			c, problems := backendCluster(b, nil, roots)
+			var c *clusterv3.Cluster
+			var problems []Problem
 			if raw {
 				c, problems = rawCluster(b)
+			} else {
+				c, problems = backendCluster(b, nil, roots)
 			}
 			return shared{in.Cache.intern(TypeCluster, "", newResource(c.Name, name, c)), problems}
 		})
