@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -125,6 +127,8 @@ func checkMetadata(labels, annotations map[string]string) error {
 			errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(k), "", "is not UTF-8"))
 		}
 	}
+	// They come in the order of maps; every reader has to name the same one.
+	slices.SortFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Error(), b.Error()) })
 	return first(errs)
 }
 
