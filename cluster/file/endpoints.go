@@ -1,9 +1,6 @@
 package file
 
 import (
-	"net/netip"
-
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,8 +30,7 @@ func readEndpointSlice(_ *reader, d *document) (any, *metav1.ObjectMeta) {
 }
 
 // pack validates an EndpointSlice and keeps of it what resolution needs. Each
-// address becomes an endpoint of its own. Loopback addresses, which an API
-// server refuses, are what a cluster on one machine is made of.
+// address becomes an endpoint of its own.
 func pack(o *discoveryv1.EndpointSlice) (*cluster.EndpointSlice, field.ErrorList) {
 	var errs field.ErrorList
 	out := &cluster.EndpointSlice{Service: o.Labels[cluster.LabelServiceName]}
@@ -56,10 +52,7 @@ func pack(o *discoveryv1.EndpointSlice) (*cluster.EndpointSlice, field.ErrorList
 	}
 	names := map[string]bool{}
 	for i, p := range o.Ports {
-		e := cluster.EndpointPort{Protocol: string(corev1.ProtocolTCP)}
-		if p.Name != nil {
-			e.Name = *p.Name
-		}
+		e, ok := cluster.PackPort(&p)
 		if e.Name != "" {
 			for _, why := range validation.IsDNS1123Label(e.Name) {
 				errs = append(errs, field.Invalid(ports.Index(i).Child("name"), e.Name, why))
@@ -70,20 +63,14 @@ func pack(o *discoveryv1.EndpointSlice) (*cluster.EndpointSlice, field.ErrorList
 		}
 		names[e.Name] = true
 		if p.Protocol != nil {
-			e.Protocol = string(*p.Protocol)
 			errs = append(errs, protocol(*p.Protocol, ports.Index(i).Child("protocol"))...)
 		}
-		if p.AppProtocol != nil {
-			e.AppProtocol = *p.AppProtocol
-		}
-		if p.Port == nil {
+		switch {
+		case p.Port == nil:
 			errs = append(errs, field.Required(ports.Index(i).Child("port"), ""))
 			continue
-		}
-		bad := portNumber(int(*p.Port), ports.Index(i).Child("port"))
-		errs = append(errs, bad...)
-		if len(bad) == 0 {
-			e.Port = uint16(*p.Port)
+		case !ok:
+			errs = append(errs, portNumber(int(*p.Port), ports.Index(i).Child("port"))...)
 		}
 		out.Ports = append(out.Ports, e)
 	}
@@ -100,16 +87,16 @@ func pack(o *discoveryv1.EndpointSlice) (*cluster.EndpointSlice, field.ErrorList
 			errs = append(errs, field.TooMany(at.Child("addresses"), len(e.Addresses), maxEndpointAddress))
 			continue
 		}
-		packed := packEndpoint(e)
+		packed := cluster.PackEndpoint(e)
 		if h := packed.Hostname; h != "" {
 			for _, why := range validation.IsDNS1123Label(h) {
 				errs = append(errs, field.Invalid(at.Child("hostname"), clipTo(h, maxEndpointHostname), why))
 			}
 		}
 		for j, text := range e.Addresses {
-			addr, why := parseAddress(text, o.AddressType)
-			if why != "" {
-				errs = append(errs, field.Invalid(at.Child("addresses").Index(j), text, why))
+			addr, err := cluster.ParseEndpointAddress(text, o.AddressType)
+			if err != nil {
+				errs = append(errs, field.Invalid(at.Child("addresses").Index(j), text, err.Error()))
 				continue
 			}
 			packed.Addr = addr
@@ -117,41 +104,6 @@ func pack(o *discoveryv1.EndpointSlice) (*cluster.EndpointSlice, field.ErrorList
 		}
 	}
 	return out, errs
-}
-
-// packEndpoint applies the API's meaning of conditions that aren't set.
-func packEndpoint(e *discoveryv1.Endpoint) cluster.Endpoint {
-	out := cluster.Endpoint{Ready: e.Conditions.Ready == nil || *e.Conditions.Ready}
-	out.Serving = out.Ready
-	if e.Conditions.Serving != nil {
-		out.Serving = *e.Conditions.Serving
-	}
-	if e.Conditions.Terminating != nil && *e.Conditions.Terminating {
-		out.Terminating, out.Ready = true, false
-	}
-	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
-		out.Pod = e.TargetRef.Name
-	}
-	if e.Hostname != nil {
-		out.Hostname = *e.Hostname
-	}
-	if e.Zone != nil {
-		out.Zone = *e.Zone
-	}
-	return out
-}
-
-func parseAddress(text string, family discoveryv1.AddressType) (netip.Addr, string) {
-	addr, err := netip.ParseAddr(text)
-	switch {
-	case err != nil, addr.Zone() != "", addr.Is4In6():
-		return netip.Addr{}, "must be an " + string(family) + " address"
-	case addr.Is4() != (family == discoveryv1.AddressTypeIPv4):
-		return netip.Addr{}, "must be an " + string(family) + " address, as addressType says"
-	case addr.IsUnspecified(), addr.IsMulticast():
-		return netip.Addr{}, "must be the address of one endpoint"
-	}
-	return addr, ""
 }
 
 func clipTo(s string, n int) string {

@@ -87,41 +87,32 @@ func (a *Authority) Issue(req SVIDRequest) (*Credential, error) {
 }
 
 func (a *Authority) issue(req SVIDRequest) (*Credential, error) {
-	if req.ID.TrustDomain() != a.td {
-		return nil, fmt.Errorf("this authority is that of trust domain %s alone", a.td.Name())
-	}
-	if _, err := Parse(req.ID); err != nil {
+	template, err := a.template(req)
+	if err != nil {
 		return nil, err
-	}
-	template := x509.Certificate{
-		URIs:        []*url.URL{req.ID.URL()},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	return a.roots.issue(req.ID, template, req.TTL, req.DNSNames, req.IPs)
 }
 
-// issue completes a leaf's template and certifies it.
+// template is that of an SVID of this trust domain.
+func (a *Authority) template(req SVIDRequest) (x509.Certificate, error) {
+	if req.ID.TrustDomain() != a.td {
+		return x509.Certificate{}, fmt.Errorf("this authority is that of trust domain %s alone", a.td.Name())
+	}
+	if _, err := Parse(req.ID); err != nil {
+		return x509.Certificate{}, err
+	}
+	return x509.Certificate{
+		URIs:        []*url.URL{req.ID.URL()},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, nil
+}
+
+// issue completes a leaf's template and certifies it with a new key.
 func (r *roots) issue(id spiffeid.ID, template x509.Certificate, ttl time.Duration, names []string, ips []netip.Addr) (*Credential, error) {
-	if ttl == 0 {
-		ttl = r.cfg.MaxTTL
-	}
-	if ttl < MinTTL || ttl > r.cfg.MaxTTL {
-		return nil, fmt.Errorf("life of %s is not within %s to %s", ttl, MinTTL, r.cfg.MaxTTL)
-	}
-	if len(names) > maxSANs || len(ips) > maxSANs {
-		return nil, fmt.Errorf("%d DNS names and %d addresses: at most %d of each", len(names), len(ips), maxSANs)
-	}
-	for _, n := range names {
-		if len(n) > 253 || !validDomain(strings.TrimPrefix(n, "*.")) {
-			return nil, fmt.Errorf("%q is not a DNS name", shorten(n))
-		}
-		template.DNSNames = append(template.DNSNames, n)
-	}
-	for _, ip := range ips {
-		if !ip.IsValid() {
-			return nil, errors.New("an IP address is not valid")
-		}
-		template.IPAddresses = append(template.IPAddresses, ip.Unmap().AsSlice())
+	ttl, err := r.complete(&template, ttl, names, ips)
+	if err != nil {
+		return nil, err
 	}
 	now := time.Now()
 	k, _ := r.current()
@@ -130,6 +121,32 @@ func (r *roots) issue(id spiffeid.ID, template x509.Certificate, ttl time.Durati
 		return nil, err
 	}
 	return newCredential(id, []*x509.Certificate{cert}, key, now), nil
+}
+
+// complete checks what is asked for and puts it into a leaf's template.
+func (r *roots) complete(template *x509.Certificate, ttl time.Duration, names []string, ips []netip.Addr) (time.Duration, error) {
+	if ttl == 0 {
+		ttl = r.cfg.MaxTTL
+	}
+	if ttl < MinTTL || ttl > r.cfg.MaxTTL {
+		return 0, fmt.Errorf("life of %s is not within %s to %s", ttl, MinTTL, r.cfg.MaxTTL)
+	}
+	if len(names) > maxSANs || len(ips) > maxSANs {
+		return 0, fmt.Errorf("%d DNS names and %d addresses: at most %d of each", len(names), len(ips), maxSANs)
+	}
+	for _, n := range names {
+		if len(n) > 253 || !validDomain(strings.TrimPrefix(n, "*.")) {
+			return 0, fmt.Errorf("%q is not a DNS name", shorten(n))
+		}
+		template.DNSNames = append(template.DNSNames, n)
+	}
+	for _, ip := range ips {
+		if !ip.IsValid() {
+			return 0, errors.New("an IP address is not valid")
+		}
+		template.IPAddresses = append(template.IPAddresses, ip.Unmap().AsSlice())
+	}
+	return ttl, nil
 }
 
 // Bundle gives the roots that verifiers of this trust domain must accept now.
@@ -159,8 +176,11 @@ func (a *Authority) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509b
 // expired. It fails while an earlier rotation hasn't come to signing.
 func (a *Authority) Rotate() error { return a.roots.rotate() }
 
+// Reload takes over what another process has saved in the Storage that both share.
+func (a *Authority) Reload() error { return a.roots.reload() }
+
 // Run rotates roots in time and tells watchers of the bundle, until ctx ends.
-// Once at a time; a CA kept in one directory is run by one process.
+// Once at a time; a CA kept in one directory, or in one Storage, is run by one process.
 func (a *Authority) Run(ctx context.Context) error { return a.roots.run(ctx) }
 
 // StoreAuthorityConfig makes a StoreAuthority.

@@ -117,7 +117,7 @@ func TestRootIsBounded(t *testing.T) {
 
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	template := x509.Certificate{NotBefore: root.cert.NotBefore, NotAfter: root.cert.NotAfter, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	sub, err := sign(&template, root.cert, key, root.key)
+	sub, err := sign(&template, root.cert, &key.PublicKey, root.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestRotationOverlaps(t *testing.T) {
 			t.Error("the first root is still there")
 		}
 		// Of the keys only that which signs, or is to sign, is kept.
-		k, err := loadKeyring(a.roots.path, func(*x509.Certificate) error { return nil })
+		k, err := a.roots.load()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -116,6 +116,13 @@ func (k keyring) equal(o keyring) bool {
 	})
 }
 
+// same is equal for keyrings that were read from a storage: they share no pointers.
+func (k keyring) same(o keyring) bool {
+	return slices.EqualFunc(k, o, func(a, b generation) bool {
+		return a.cert.Equal(b.cert) && (a.key == nil) == (b.key == nil) && a.activeFrom.Equal(b.activeFrom) && a.retireAt.Equal(b.retireAt)
+	})
+}
+
 // newRoot makes a self-signed root from template, which gives what is particular
 // to the kind of authority. Its leaves hang on it directly.
 func newRoot(template x509.Certificate, now time.Time, ttl time.Duration) (generation, error) {
@@ -130,7 +137,7 @@ func newRoot(template x509.Certificate, now time.Time, ttl time.Duration) (gener
 	template.IsCA = true
 	template.MaxPathLen = 0
 	template.MaxPathLenZero = true
-	cert, err := sign(&template, &template, key, key)
+	cert, err := sign(&template, &template, &key.PublicKey, key)
 	if err != nil {
 		return generation{}, fmt.Errorf("sign root: %w", err)
 	}
@@ -139,37 +146,42 @@ func newRoot(template x509.Certificate, now time.Time, ttl time.Duration) (gener
 
 // issue makes a key and has the root that signs at now certify it.
 func (k keyring) issue(template x509.Certificate, now time.Time, ttl time.Duration) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make key: %w", err)
+	}
+	cert, err := k.certify(template, &key.PublicKey, now, ttl)
+	return cert, key, err
+}
+
+// certify has the root that signs at now certify somebody's key.
+func (k keyring) certify(template x509.Certificate, key *ecdsa.PublicKey, now time.Time, ttl time.Duration) (*x509.Certificate, error) {
 	root := k.signer(now)
 	if root.key == nil {
-		return nil, nil, errors.New("the key of the root is missing")
+		return nil, errors.New("the key of the root is missing")
 	}
 	notAfter := now.Add(ttl)
 	if root.cert.NotAfter.Before(notAfter) {
 		notAfter = root.cert.NotAfter // a leaf that outlives its root is no use to anyone
 	}
 	if !notAfter.After(now) {
-		return nil, nil, fmt.Errorf("the root expired at %s: rotate it", root.cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make key: %w", err)
+		return nil, fmt.Errorf("the root expired at %s: rotate it", root.cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	template.NotBefore = now.Add(-clockSkew)
 	template.NotAfter = notAfter
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.BasicConstraintsValid = true
-	cert, err := sign(&template, root.cert, key, root.key)
-	return cert, key, err
+	return sign(&template, root.cert, key, root.key)
 }
 
-func sign(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) (*x509.Certificate, error) {
+func sign(template, parent *x509.Certificate, key *ecdsa.PublicKey, signer *ecdsa.PrivateKey) (*x509.Certificate, error) {
 	serial := make([]byte, 16)
 	if _, err := rand.Read(serial); err != nil {
 		return nil, fmt.Errorf("make serial number: %w", err)
 	}
 	serial[0] = serial[0]&0x7f | 0x40 // positive and of constant length (RFC 5280, 4.1.2.2)
 	template.SerialNumber = new(big.Int).SetBytes(serial)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, signer)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,9 @@ type RootConfig struct {
 	// Dir is where the roots and their keys are kept; empty keeps them in memory
 	// alone. It is made with mode 0700 if it doesn't exist.
 	Dir string
+	// Storage keeps them in the place of Dir, for authorities that several processes
+	// share: one of them runs the authority, all of them Reload it.
+	Storage Storage
 	// RootTTL is the life of a root; default DefaultRootTTL. Run rotates it when
 	// two thirds are over.
 	RootTTL time.Duration
@@ -41,6 +44,26 @@ type RootConfig struct {
 	Ahead  time.Duration
 	Logger *slog.Logger // default slog.Default()
 }
+
+// Storage keeps the roots of an authority, private keys included.
+type Storage interface {
+	// Load gives what was saved last; an error that is fs.ErrNotExist says that
+	// nothing was.
+	Load() ([]byte, error)
+	// Create saves the first content; an error that is fs.ErrExist says that
+	// somebody else was faster.
+	Create(data []byte) error
+	// Save replaces what Load or Create of this process saw last.
+	Save(data []byte) error
+}
+
+// fileStorage is a file that nobody else may read.
+type fileStorage struct{ path string }
+
+func (f fileStorage) Load() ([]byte, error)    { return readSecret(f.path, maxKeyringFile) }
+func (f fileStorage) Create(data []byte) error { return createFile(f.path, data, 0o600) }
+func (f fileStorage) Save(data []byte) error   { return WriteFile(f.path, data, 0o600) }
+func (f fileStorage) String() string           { return f.path }
 
 func (c *RootConfig) complete() error {
 	if c.RootTTL == 0 {
@@ -69,11 +92,12 @@ func (c *RootConfig) complete() error {
 	return nil
 }
 
-// roots owns the keyring of an authority: in memory, in its file, over time.
+// roots owns the keyring of an authority: in memory, in its storage, over time.
 type roots struct {
 	cfg      RootConfig
-	path     string // empty: memory only
+	storage  Storage // nil: memory only
 	template x509.Certificate
+	check    func(*x509.Certificate) error
 	name     string // for messages
 
 	mu      sync.Mutex
@@ -87,19 +111,19 @@ func openRoots(cfg RootConfig, file, name string, template x509.Certificate, che
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("authority of %s: %w", name, err)
 	}
-	r := &roots{cfg: cfg, template: template, name: name, changed: make(chan struct{})}
-	if cfg.Dir != "" {
+	r := &roots{cfg: cfg, template: template, check: check, name: name, storage: cfg.Storage, changed: make(chan struct{})}
+	if cfg.Storage == nil && cfg.Dir != "" {
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			return nil, fmt.Errorf("authority of %s: %w", name, err)
 		}
-		r.path = filepath.Join(cfg.Dir, file)
+		r.storage = fileStorage{filepath.Join(cfg.Dir, file)}
 	}
 	var err error
-	if r.path != "" {
-		r.keyring, err = loadKeyring(r.path, check)
+	if r.storage != nil {
+		r.keyring, err = r.load()
 	}
-	if r.path == "" || errors.Is(err, fs.ErrNotExist) {
-		r.keyring, err = r.create(check)
+	if r.storage == nil || errors.Is(err, fs.ErrNotExist) {
+		r.keyring, err = r.create()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("authority of %s: %w", name, err)
@@ -107,41 +131,59 @@ func openRoots(cfg RootConfig, file, name string, template x509.Certificate, che
 	return r, nil
 }
 
-func (r *roots) create(check func(*x509.Certificate) error) (keyring, error) {
+func (r *roots) create() (keyring, error) {
 	first, err := newRoot(r.template, time.Now(), r.cfg.RootTTL)
 	if err != nil {
 		return nil, err
 	}
 	k := keyring{first}
-	if r.path == "" {
+	if r.storage == nil {
 		return k, nil
 	}
 	data, err := k.encode()
 	if err != nil {
 		return nil, err
 	}
-	err = createFile(r.path, data, 0o600)
+	err = r.storage.Create(data)
 	if errors.Is(err, fs.ErrExist) {
-		return loadKeyring(r.path, check)
+		return r.load()
 	}
 	return k, err
 }
 
-func loadKeyring(path string, check func(*x509.Certificate) error) (keyring, error) {
-	data, err := readSecret(path, maxKeyringFile)
+func (r *roots) load() (keyring, error) {
+	data, err := r.storage.Load()
 	if err != nil {
 		return nil, err
 	}
 	k, err := decodeKeyring(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w: restore it from a backup, or remove it to have a new root, which all clusters must then learn", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w: restore it from a backup, or remove it to have a new root, which all clusters must then learn", r.storage, err)
 	}
 	for _, g := range k {
-		if err := check(g.cert); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+		if err := r.check(g.cert); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.storage, err)
 		}
 	}
 	return k, nil
+}
+
+// reload takes over what another process saved.
+func (r *roots) reload() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.storage == nil {
+		return nil
+	}
+	next, err := r.load()
+	if err != nil {
+		return fmt.Errorf("reload the roots of %s: %w", r.name, err)
+	}
+	if !next.same(r.keyring) {
+		r.keyring = next
+		r.wakeLocked()
+	}
+	return nil
 }
 
 // current gives the keyring and a channel that is closed when it changes.
@@ -160,10 +202,10 @@ func (r *roots) replace(change func(keyring) (keyring, error)) error {
 	if err != nil || next.equal(r.keyring) {
 		return err
 	}
-	if r.path != "" {
+	if r.storage != nil {
 		data, err := next.encode()
 		if err == nil {
-			err = WriteFile(r.path, data, 0o600)
+			err = r.storage.Save(data)
 		}
 		if err != nil {
 			return fmt.Errorf("save roots: %w", err)

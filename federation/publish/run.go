@@ -31,17 +31,23 @@ const (
 // errForeign says that someone else writes below the prefix.
 var errForeign = errors.New("someone else writes this cluster's records: see that one agent of the cluster leads, and that no other cluster uses its name and credentials")
 
-// Run publishes until ctx ends, and returns ctx's error. It may be called again
-// after it returned, not before.
+// Run is Hold and Write together, for a cluster with one agent.
 func (p *Publisher) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.Hold(ctx) })
+	g.Go(func() error { return p.Write(ctx) })
+	return g.Wait()
+}
+
+// Write publishes until ctx ends, and returns ctx's error. It may be called again
+// after it returned, not before. Of several agents of a cluster one at a time
+// writes, the leader.
+func (p *Publisher) Write(ctx context.Context) error {
 	if err := p.begin(true); err != nil {
 		return err
 	}
 	defer func() { _ = p.begin(false) }()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.hold(ctx) })
-	g.Go(func() error { return p.write(ctx) })
-	return g.Wait()
+	return p.write(ctx)
 }
 
 func (p *Publisher) begin(run bool) error {
@@ -56,9 +62,10 @@ func (p *Publisher) begin(run bool) error {
 	return nil
 }
 
-// hold keeps the liveness key, whatever becomes of the records: a cluster whose
-// source is slow is alive.
-func (p *Publisher) hold(ctx context.Context) error {
+// Hold keeps this agent's liveness key until ctx ends, whatever becomes of the
+// records: a cluster whose source is slow is alive. Each agent of a cluster holds
+// its own, whoever leads.
+func (p *Publisher) Hold(ctx context.Context) error {
 	for {
 		err := p.cfg.Store.Hold(ctx, p.alive.Key, p.alive.Value, p.cfg.TTL)
 		if ctx.Err() != nil {

@@ -1,0 +1,51 @@
+package kubernetes
+
+import (
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// Rule is a right that a part of the agent needs, with the reason.
+type Rule struct {
+	rbacv1.PolicyRule
+	Why string
+}
+
+// Rules lists the rights that Source and Client need cluster-wide. The chart's
+// ClusterRole is held to it by a test.
+func Rules() []Rule {
+	read := []string{"get", "list", "watch"}
+	var core, discovery, gateway, mcs, status, mcsStatus []string
+	for _, r := range resources {
+		switch {
+		case r.single:
+		case r.group == "":
+			core = append(core, r.plural)
+		case r.group == groupGateway:
+			gateway = append(gateway, r.plural)
+			if r.kind != "ReferenceGrant" {
+				status = append(status, r.plural+"/status")
+			}
+		case r.group == groupMultiCluster:
+			mcs = append(mcs, r.plural)
+			mcsStatus = append(mcsStatus, r.plural+"/status")
+		default:
+			discovery = append(discovery, r.plural)
+		}
+	}
+	rule := func(why, group string, verbs []string, resources ...string) Rule {
+		slices.Sort(resources)
+		return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}, Why: why}
+	}
+	return []Rule{
+		rule("Services, and the labels of namespaces", "", read, core...),
+		rule("endpoints of Services", "discovery.k8s.io", read, discovery...),
+		rule("certificates and authorities that Gateways, ListenerSets and BackendTLSPolicies name; each is read by its name, so that Roles for single names do as well", "", read, "configmaps", "secrets"),
+		rule("Gateways, routes and policies", groupGateway, read, gateway...),
+		rule("what became of them", groupGateway, []string{"patch"}, status...),
+		rule("exports and imports", groupMultiCluster, read, mcs...),
+		rule("what became of them", groupMultiCluster, []string{"patch"}, mcsStatus...),
+		rule("to notice at once that a kind comes or goes; without it discovery looks every 30 s", "apiextensions.k8s.io", []string{"list", "watch"}, "customresourcedefinitions"),
+	}
+}

@@ -1,0 +1,271 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+)
+
+// fieldManager is whom the API server names as the writer.
+const fieldManager = "causeway-status"
+
+// Bounds of the writing.
+const (
+	workers      = 4
+	writeTimeout = 10 * time.Second
+	firstRetry   = time.Second
+	longestRetry = 30 * time.Second
+)
+
+// Config of a Writer. All but Registerer, Rate and Burst are required.
+type Config struct {
+	// Live finds what the API server said last of an object. Source.Live does.
+	Live func(cluster.Ref) (*kubernetes.Live, bool)
+	// Judge gives the verdict on an object; nil: it is none of our business. It is
+	// false while nothing can be said yet.
+	Judge func(cluster.Ref) (*Verdict, bool)
+	// Patch writes. Client.PatchStatus does.
+	Patch func(ctx context.Context, ref cluster.Ref, patch []byte, fieldManager string) error
+	// Rate and Burst bound the writes a second; 50 and 100 if zero.
+	Rate, Burst int
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
+}
+
+// Writer keeps statuses as they should be. Touch and Judged may be called from any
+// goroutine, before, while and after Run runs; they never block.
+type Writer struct {
+	cfg     Config
+	limit   *rate.Limiter
+	metrics *metrics
+	wake    chan struct{} // 1 deep
+
+	mu      sync.Mutex
+	dirty   map[cluster.Ref]time.Time // since when
+	waiting map[cluster.Ref]time.Time // for a verdict on the object's current generation
+	at      map[cluster.Ref]attempt   // objects that were written to, until Live shows it
+	busy    map[cluster.Ref]bool
+}
+
+// attempt is the last write to an object.
+type attempt struct {
+	version string // the resourceVersion that it was made for
+	when    time.Time
+	tries   int // that failed
+}
+
+// echo is how long Live may take to show a write before the object is looked at
+// again: a write that changed nothing is never shown.
+const echo = 2 * time.Second
+
+type metrics struct {
+	writes  *prometheus.CounterVec
+	pending prometheus.Gauge
+	delay   prometheus.Histogram
+}
+
+// NewWriter validates and starts nothing.
+func NewWriter(cfg Config) (*Writer, error) {
+	if cfg.Live == nil || cfg.Judge == nil || cfg.Patch == nil || cfg.Logger == nil {
+		return nil, errors.New("status writer: Live, Judge, Patch and Logger are required")
+	}
+	if cfg.Rate < 0 || cfg.Burst < 0 {
+		return nil, errors.New("status writer: Rate and Burst can't be negative")
+	}
+	if cfg.Rate == 0 {
+		cfg.Rate = 50
+	}
+	if cfg.Burst == 0 {
+		cfg.Burst = 2 * cfg.Rate
+	}
+	m := &metrics{
+		writes:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "causeway_status_writes_total", Help: "Writes of objects' status, by kind and result."}, []string{"kind", "result"}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "causeway_status_pending", Help: "Objects whose status has to be looked at."}),
+		delay:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "causeway_status_delay_seconds", Help: "Time from the change that called for a write until it was done.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
+	}
+	if cfg.Registerer != nil {
+		for _, c := range []prometheus.Collector{m.writes, m.pending, m.delay} {
+			if err := cfg.Registerer.Register(c); err != nil {
+				return nil, fmt.Errorf("status writer: register metrics: %w", err)
+			}
+		}
+	}
+	return &Writer{
+		cfg: cfg, limit: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst), metrics: m, wake: make(chan struct{}, 1),
+		dirty: map[cluster.Ref]time.Time{}, waiting: map[cluster.Ref]time.Time{}, at: map[cluster.Ref]attempt{}, busy: map[cluster.Ref]bool{},
+	}, nil
+}
+
+// Touch says that objects have to be looked at: Live has changed.
+func (w *Writer) Touch(refs []cluster.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mark(refs)
+}
+
+// Judged says that there are new verdicts: those on refs differ, and others may be
+// on newer generations.
+func (w *Writer) Judged(refs []cluster.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ref, since := range w.waiting {
+		w.dirty[ref] = since
+	}
+	clear(w.waiting)
+	w.mark(refs)
+}
+
+func (w *Writer) mark(refs []cluster.Ref) {
+	for _, ref := range refs {
+		if _, ok := w.dirty[ref]; !ok {
+			w.dirty[ref] = time.Now()
+		}
+	}
+	w.metrics.pending.Set(float64(len(w.dirty)))
+	w.poke()
+}
+
+func (w *Writer) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run writes until ctx ends, and waits for the writes under way. What is dirty then
+// stays dirty for the next Run. It may be called again after it returned.
+func (w *Writer) Run(ctx context.Context) error {
+	w.mu.Lock()
+	clear(w.at) // somebody else may have written meanwhile
+	w.mu.Unlock()
+	w.poke()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, workers)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.wake:
+		}
+		for {
+			ref, since, ok := w.next()
+			if !ok {
+				break
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				w.done(ref)
+				w.Touch([]cluster.Ref{ref})
+				return nil
+			}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				w.see(ctx, ref, since)
+				w.done(ref)
+			})
+		}
+	}
+}
+
+// next takes an object that nobody is at.
+func (w *Writer) next() (cluster.Ref, time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ref, since := range w.dirty {
+		if !w.busy[ref] {
+			w.busy[ref] = true
+			delete(w.dirty, ref)
+			w.metrics.pending.Set(float64(len(w.dirty)))
+			return ref, since, true
+		}
+	}
+	return cluster.Ref{}, time.Time{}, false
+}
+
+func (w *Writer) done(ref cluster.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.busy, ref)
+	if _, again := w.dirty[ref]; again {
+		w.poke()
+	}
+}
+
+// see looks at one object and writes if there is something to write.
+func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
+	live, ok := w.cfg.Live(ref)
+	if !ok {
+		w.mu.Lock()
+		delete(w.at, ref)
+		w.mu.Unlock()
+		return // it is gone, or not there yet: its arrival touches it
+	}
+	verdict, ok := w.cfg.Judge(ref)
+	if !ok || verdict != nil && verdict.Generation != live.Generation {
+		// One of the two lags behind: the next verdict or the next Live tells.
+		w.mu.Lock()
+		w.waiting[ref] = since
+		w.mu.Unlock()
+		return
+	}
+	w.mu.Lock()
+	last := w.at[ref]
+	if last.version != live.ResourceVersion {
+		delete(w.at, ref)
+		last = attempt{}
+	}
+	w.mu.Unlock()
+	if left := echo - time.Since(last.when); last.version != "" && last.tries == 0 && left > 0 {
+		time.AfterFunc(left, func() { w.Touch([]cluster.Ref{ref}) })
+		return // written; Live will show it
+	}
+	patch, err := Plan(live, verdict, time.Now())
+	if err != nil {
+		w.cfg.Logger.Error("status can't be planned", "object", ref, "error", err)
+		return
+	}
+	if patch == nil {
+		return
+	}
+	if w.limit.Wait(ctx) != nil {
+		w.Touch([]cluster.Ref{ref})
+		return
+	}
+	// A write that was begun is finished, though leadership may end meanwhile: it
+	// names the version of the object, so it can do no harm.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	err = w.cfg.Patch(wctx, ref, patch, fieldManager)
+	result := "written"
+	next := attempt{version: live.ResourceVersion, when: time.Now()}
+	switch {
+	case err == nil:
+		w.metrics.delay.Observe(time.Since(since).Seconds())
+	case apierrors.IsConflict(err):
+		result = "conflict" // a newer Live is on its way
+	case apierrors.IsNotFound(err), errors.Is(err, kubernetes.ErrNotServed):
+		result = "gone"
+	default:
+		result = "failed"
+		next.tries = last.tries + 1
+		pause := min(firstRetry<<min(last.tries, 10), longestRetry)
+		w.cfg.Logger.Warn("status can't be written; it is tried again", "object", ref, "in", pause, "error", err)
+		time.AfterFunc(pause, func() { w.Touch([]cluster.Ref{ref}) })
+	}
+	w.metrics.writes.WithLabelValues(string(ref.Kind), result).Inc()
+	w.mu.Lock()
+	w.at[ref] = next
+	w.mu.Unlock()
+}

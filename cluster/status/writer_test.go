@@ -1,0 +1,244 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+)
+
+// server is an API server, a watch that shows what it has after a while, and the
+// resolver's verdicts.
+type server struct {
+	delay time.Duration
+
+	mu       sync.Mutex
+	objects  map[cluster.Ref]kubernetes.Live // as the server has them
+	seen     map[cluster.Ref]*kubernetes.Live
+	verdicts map[cluster.Ref]*Verdict
+	writes   map[cluster.Ref]int
+	inFlight int
+	most     int
+	fail     error
+	w        *Writer
+}
+
+func newServer(t *testing.T, delay time.Duration) *server {
+	s := &server{delay: delay, objects: map[cluster.Ref]kubernetes.Live{}, seen: map[cluster.Ref]*kubernetes.Live{}, verdicts: map[cluster.Ref]*Verdict{}, writes: map[cluster.Ref]int{}}
+	var err error
+	if s.w, err = NewWriter(Config{Live: s.live, Judge: s.judge, Patch: s.patch, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *server) live(ref cluster.Ref) (*kubernetes.Live, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.seen[ref]
+	return l, ok
+}
+
+func (s *server) judge(ref cluster.Ref) (*Verdict, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.verdicts[ref], true
+}
+
+// store puts an object into the server and has the watch show it later.
+func (s *server) store(ref cluster.Ref, generation int64, status *gatewayv1.RouteStatus) {
+	old := s.objects[ref]
+	var rv int
+	_, _ = fmt.Sscan(old.ResourceVersion, &rv)
+	next := kubernetes.Live{ResourceVersion: fmt.Sprint(rv + 1), Generation: generation, Status: status}
+	s.objects[ref] = next
+	time.AfterFunc(s.delay, func() {
+		s.mu.Lock()
+		s.seen[ref] = &next
+		s.mu.Unlock()
+		s.w.Touch([]cluster.Ref{ref})
+	})
+}
+
+func (s *server) patch(_ context.Context, ref cluster.Ref, patch []byte, _ string) error {
+	s.mu.Lock()
+	s.inFlight++
+	s.most = max(s.most, s.inFlight)
+	s.mu.Unlock()
+	time.Sleep(5 * time.Millisecond)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight--
+	s.writes[ref]++
+	if s.fail != nil {
+		return s.fail
+	}
+	var doc struct {
+		Metadata struct{ ResourceVersion string }
+		Status   json.RawMessage
+	}
+	if err := json.Unmarshal(patch, &doc); err != nil {
+		return err
+	}
+	now := s.objects[ref]
+	if doc.Metadata.ResourceVersion != now.ResourceVersion {
+		return apierrors.NewConflict(schema.GroupResource{}, ref.Name, errors.New("modified"))
+	}
+	raw, err := json.Marshal(now.Status)
+	if err != nil {
+		return err
+	}
+	if raw, err = jsonpatch.MergePatch(raw, doc.Status); err != nil {
+		return err
+	}
+	var next gatewayv1.RouteStatus
+	if err := json.Unmarshal(raw, &next); err != nil {
+		return err
+	}
+	s.store(ref, now.Generation, &next)
+	return nil
+}
+
+func (s *server) edit(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func verdict(generation int64, ok bool) *Verdict {
+	return &Verdict{Generation: generation, Parents: []Parent{{parentRef("front"), []metav1.Condition{cond("Accepted", ok, "Accepted")}}}}
+}
+
+func route(n int) cluster.Ref {
+	return cluster.Ref{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: fmt.Sprint("route-", n)}
+}
+
+// One write for an object's change, however often it is touched, whether the watch
+// or the resolver is first, and whether or not it fails on the way; nobody but the
+// leader writes, and a new leader finds nothing to do.
+func TestWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, 20*time.Millisecond)
+		const routes = 300
+		var all []cluster.Ref
+		s.edit(func() {
+			for i := range routes {
+				s.store(route(i), 1, &gatewayv1.RouteStatus{})
+				all = append(all, route(i))
+			}
+		})
+		time.Sleep(time.Second) // the watch shows them; nobody leads, nobody has judged
+		if len(s.writes) > 0 {
+			t.Fatalf("written without a leader: %v", s.writes)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.w.Run(ctx) }()
+		s.edit(func() {
+			for _, ref := range all {
+				s.verdicts[ref] = verdict(1, true)
+			}
+		})
+		s.w.Judged(all)
+		for range 50 {
+			s.w.Touch(all)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Second)
+		check := func(what string, want map[cluster.Ref]int) {
+			t.Helper()
+			s.edit(func() {
+				if !maps.Equal(s.writes, want) {
+					t.Errorf("%s: %d objects were written, as in %d for the first, want %d and %d", what, len(s.writes), s.writes[route(0)], len(want), want[route(0)])
+				}
+				clear(s.writes)
+			})
+		}
+		once := map[cluster.Ref]int{}
+		for _, ref := range all {
+			once[ref] = 1
+		}
+		check("the first verdicts", once)
+		if s.most > workers {
+			t.Errorf("%d writes at a time", s.most)
+		}
+
+		// The object changes first, and its verdict comes later.
+		s.edit(func() { s.store(route(0), 2, s.objects[route(0)].Status.(*gatewayv1.RouteStatus)) })
+		time.Sleep(time.Second)
+		check("a generation that nobody has judged", map[cluster.Ref]int{})
+		s.edit(func() { s.verdicts[route(0)] = verdict(2, true) })
+		s.w.Judged(nil) // the report is the same, but for the generation
+		time.Sleep(time.Second)
+		check("the same verdict on a new generation", map[cluster.Ref]int{route(0): 1})
+
+		// The verdict is changed again before the watch has shown the first write.
+		s.edit(func() { s.delay = 500 * time.Millisecond; s.verdicts[route(1)] = verdict(1, false) })
+		s.w.Judged([]cluster.Ref{route(1)})
+		time.Sleep(100 * time.Millisecond)
+		s.edit(func() { s.verdicts[route(1)] = verdict(1, true) })
+		s.w.Judged([]cluster.Ref{route(1)})
+		time.Sleep(10 * time.Second)
+		check("two changes", map[cluster.Ref]int{route(1): 2})
+
+		// Somebody else is faster.
+		s.edit(func() {
+			theirs := gatewayv1.RouteParentStatus{ParentRef: parentRef("front"), ControllerName: "example.com/other"}
+			old := s.objects[route(2)].Status.(*gatewayv1.RouteStatus)
+			s.store(route(2), 1, &gatewayv1.RouteStatus{Parents: append([]gatewayv1.RouteParentStatus{theirs}, old.Parents...)})
+			s.verdicts[route(2)] = verdict(1, false)
+		})
+		s.w.Judged([]cluster.Ref{route(2)})
+		time.Sleep(10 * time.Second)
+		check("a conflict", map[cluster.Ref]int{route(2): 2})
+		s.edit(func() {
+			p := s.objects[route(2)].Status.(*gatewayv1.RouteStatus).Parents
+			if len(p) != 2 || p[0].ControllerName != "example.com/other" || p[1].Conditions[0].Status != metav1.ConditionFalse {
+				t.Errorf("after a conflict the parents are %s", dump(p))
+			}
+		})
+
+		// The server is away for half a minute.
+		s.edit(func() { s.fail = errors.New("connection refused"); s.verdicts[route(3)] = verdict(1, false) })
+		s.w.Judged([]cluster.Ref{route(3)})
+		time.Sleep(30 * time.Second)
+		s.edit(func() {
+			if n := s.writes[route(3)]; n < 3 || n > 7 {
+				t.Errorf("%d attempts in 30 s", n)
+			}
+			clear(s.writes)
+			s.fail = nil
+		})
+		time.Sleep(40 * time.Second)
+		check("after an outage", map[cluster.Ref]int{route(3): 1})
+
+		// The next leader looks at everything and has nothing to do.
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { ended <- s.w.Run(ctx) }()
+		s.w.Touch(all)
+		time.Sleep(10 * time.Second)
+		check("a new leader", map[cluster.Ref]int{})
+		cancel()
+		<-ended
+		time.Sleep(time.Minute) // timers
+	})
+}
