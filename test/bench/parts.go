@@ -273,6 +273,10 @@ func (b *bindings) Crossing(translate.Proxy) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 15443), true
 }
 
+func (b *bindings) Entry(translate.Proxy, resolve.FrontendKey, translate.Transport, int32) (netip.AddrPort, bool) {
+	return netip.AddrPort{}, false // the clients have sidecars
+}
+
 // hubPart follows the store as a hub does, and resolves the whole set.
 type hubPart struct {
 	loop   *federation.Loop

@@ -226,6 +226,10 @@ func (b *binds) Gateway(_ translate.Proxy, t translate.Transport, port int32) (n
 
 func (b *binds) Crossing(translate.Proxy) (netip.AddrPort, bool) { return b.of("crossing") }
 
+func (b *binds) Entry(translate.Proxy, resolve.FrontendKey, translate.Transport, int32) (netip.AddrPort, bool) {
+	return netip.AddrPort{}, false
+}
+
 // seen is what a pod saw of a request; it answers with it.
 type seen struct {
 	Address string

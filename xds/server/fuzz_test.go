@@ -60,6 +60,10 @@ func (a *anywhere) Gateway(_ translate.Proxy, t translate.Transport, port int32)
 
 func (a *anywhere) Crossing(translate.Proxy) (netip.AddrPort, bool) { return a.of("crossing") }
 
+func (a *anywhere) Entry(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	return a.of("entry/" + translate.FrontendListenerName(key, t, port))
+}
+
 // trusted is what is the same in every world: an authority that signs for every
 // cluster, and a file with it.
 var trusted = sync.OnceValue(func() (out struct {

@@ -30,9 +30,13 @@
 //     chains goes through an internal listener that serves the same
 //     RouteConfiguration as the sidecars' producer routes; both hops together look
 //     to client and backend like one.
-//   - Crossing: one listener that stays the same however many services stand
-//     behind it: TLS is terminated with the clients' SPIFFE ids checked, and the
-//     server name is the name of the Envoy cluster (sni_cluster).
+//   - Crossing: for other networks, one listener that stays the same however many
+//     services stand behind it: TLS is terminated with the clients' SPIFFE ids
+//     checked, and the server name is the name of the Envoy cluster (sni_cluster).
+//     For this cluster's clients that have no sidecar, a listener for each port of
+//     each ServiceImport that Bindings has an entry for. It does what a sidecar's does
+//     for clients without consumer routes: all that is known of these clients is an
+//     address.
 //
 // All names are made in names.go. The rules are those of Gateway API v1
 // (HTTPRoute), GEP-1294, and Envoy's API v3; where Envoy's defaults are not taken

@@ -144,5 +144,6 @@ func socketAddress(a netip.AddrPort) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 		Address:       a.Addr().Unmap().WithZone("").String(),
 		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		Ipv4Compat:    a.Addr() == netip.IPv6Unspecified(), // all addresses of both families
 	}}}
 }

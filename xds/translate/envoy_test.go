@@ -137,6 +137,10 @@ func (p *ports) Gateway(x Proxy, t Transport, port int32) (netip.AddrPort, bool)
 
 func (p *ports) Crossing(x Proxy) (netip.AddrPort, bool) { return p.of(x.ID() + nameCrossing), true }
 
+func (p *ports) Entry(x Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool) {
+	return p.of(x.ID() + prefixEntry + FrontendListenerName(key, t, port)), true
+}
+
 // running is an Envoy with its feed.
 type running struct {
 	feed  *feed

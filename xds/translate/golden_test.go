@@ -70,6 +70,10 @@ func (c *counted) Gateway(_ Proxy, t Transport, port int32) (netip.AddrPort, boo
 
 func (c *counted) Crossing(Proxy) (netip.AddrPort, bool) { return c.of(nameCrossing) }
 
+func (c *counted) Entry(_ Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool) {
+	return c.of(prefixEntry + FrontendListenerName(key, t, port))
+}
+
 var goldenFiles = map[string]string{TypeSecret: "secrets.yaml", TypeCluster: "clusters.yaml", TypeEndpoint: "endpoints.yaml", TypeListener: "listeners.yaml", TypeRoute: "routes.yaml"}
 
 func readScene(t *testing.T, dir string) scene {

@@ -47,9 +47,10 @@ const (
 	hopSidecar hop = iota
 	hopGateway
 	hopChain // behind hopGateway in the same process
+	hopEntry // a crossing gateway's, for clients without a sidecar
 )
 
-func (h hop) stats() string { return [...]string{"frontend", "gateway", "chain"}[h] }
+func (h hop) stats() string { return [...]string{"frontend", "gateway", "chain", "entry"}[h] }
 
 // connectionManager is the HTTP filter of a listener with its routes over RDS.
 //
@@ -87,6 +88,8 @@ func connectionManager(h hop, routes string, opts Options) *anypb.Any {
 		// connection's, and goes into X-Forwarded-For.
 		m.UseRemoteAddress = yes()
 		m.StreamIdleTimeout = dur(gatewayStreamIdle)
+		m.RequestHeadersTimeout = dur(gatewayHeadersTimeout)
+	case hopEntry:
 		m.RequestHeadersTimeout = dur(gatewayHeadersTimeout)
 	case hopChain:
 		// The first hop has done all that is done once.
@@ -147,14 +150,14 @@ func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
 }
 
-// frontendListener is a sidecar's listener for one port of a frontend. One socket
-// for all workers: there are many listeners, and a port that is taken shows at
-// once instead of being shared.
-func frontendListener(name string, at netip.AddrPort) *listenerv3.Listener {
+// frontendListener is a sidecar's or a crossing gateway's listener for one port of a
+// frontend. One socket for all workers: there are many listeners, and a port that is
+// taken shows at once instead of being shared.
+func frontendListener(name string, at netip.AddrPort, h hop) *listenerv3.Listener {
 	return &listenerv3.Listener{
 		Name:             name,
 		Address:          socketAddress(at),
-		StatPrefix:       hopSidecar.stats(),
+		StatPrefix:       h.stats(),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		EnableReusePort:  no(),
 	}

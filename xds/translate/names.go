@@ -2,6 +2,7 @@ package translate
 
 import (
 	"hash/fnv"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,7 @@ import (
 //	           direct/<Backend>/<cluster>             internal: ends tunnels to endpoints that are reached directly
 //	           <server name>                          crossing, internal: ends tunnels for UDP
 //	           crossing                               crossing
+//	           entry/<Frontend>/<port>[+udp]@<bound>  crossing, where it is bound
 //	Route      frontend/<Frontend>/<port>             what governs the proxy's namespace
 //	           gateway/<ns>/<name>/<port>             listeners of HTTP
 //	           gateway/<ns>/<name>/<port>/<listener>  one listener of HTTPS
@@ -29,7 +31,8 @@ import (
 //	           tunnel/<Backend>                       sidecar, gateway: UDP by CONNECT-UDP
 //	           direct/<Backend>/<cluster>             sidecar, gateway: where such a tunnel ends
 //	           chain/<Frontend>/<port>                gateway, leads to the internal listener
-//	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name
+//	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name; all those of
+//	                                                  a sidecar too, for its entries
 //	Endpoints  <Backend>[<crossings>]                 all roles; a ServiceImport's without its kind
 //	           tunnel/<Backend>[<crossings>], direct/<Backend>/<cluster>
 //	Secret     identity, bundles, bundle/<trust domain>
@@ -46,6 +49,7 @@ const (
 	prefixChain       = "chain/"
 	prefixFrontend    = "frontend/"
 	prefixGateway     = "gateway/"
+	prefixEntry       = "entry/"
 	infixFrom         = "/from/"
 	prefixRaw         = "raw/"
 	prefixTunnel      = "tunnel/"
@@ -63,6 +67,13 @@ const (
 // FrontendListenerName is the name of a sidecar's listener for a frontend's port.
 func FrontendListenerName(key resolve.FrontendKey, t Transport, port int32) string {
 	return prefixFrontend + key.String() + "/" + onTransport(t, port)
+}
+
+// EntryListenerName is the name of a crossing gateway's listener for a port of a
+// ServiceImport. Where it is bound is part of it: another port is another listener,
+// and the former one goes when this one is there.
+func EntryListenerName(key resolve.FrontendKey, t Transport, port int32, at netip.AddrPort) string {
+	return prefixEntry + key.String() + "/" + onTransport(t, port) + "@" + strconv.Itoa(int(at.Port()))
 }
 
 // FrontendRouteName is the name of the routes that govern a frontend's port. In

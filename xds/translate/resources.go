@@ -75,8 +75,12 @@ type Bindings interface {
 	Frontend(p Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool)
 	// Gateway is where a gateway listens for a listener's port.
 	Gateway(p Proxy, t Transport, port int32) (netip.AddrPort, bool)
-	// Crossing is where a crossing gateway listens.
+	// Crossing is where a crossing gateway listens for other networks.
 	Crossing(p Proxy) (netip.AddrPort, bool)
+	// Entry is where a crossing gateway listens for a port of a ServiceImport, on
+	// behalf of this cluster's clients that have no sidecar. A false second result
+	// means that it does not, which is no fault.
+	Entry(p Proxy, key resolve.FrontendKey, t Transport, port int32) (netip.AddrPort, bool)
 }
 
 // The xDS types that we serve, in make-before-break order: what comes first may

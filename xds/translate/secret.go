@@ -164,10 +164,10 @@ func secrets(role Role, id *Identity, b *Bundles, known []string) ([]*Resource, 
 		if b == nil || len(b.domains) == 0 {
 			return out, append(problems, Problem{Subject: nameBundles, Message: "no trust domain has authorities: nobody can enter"})
 		}
-		return append(out, newResource(nameBundles, nameBundles, &tlsv3.Secret{
+		out = append(out, newResource(nameBundles, nameBundles, &tlsv3.Secret{
 			Name: nameBundles,
 			Type: &tlsv3.Secret_ValidationContext{ValidationContext: spiffeValidation(b)},
-		})), problems
+		}))
 	}
 	all := slices.Clone(known)
 	if b != nil {

@@ -125,7 +125,7 @@ func (u *unit) makeRoutes(in Input) bool {
 		if _, ok := FrontendTransport(p); !ok {
 			continue
 		}
-		u.take(wayTo(in, f, p, p.Producer, ""))
+		u.take(wayTo(in, f, p, p.Producer, "", hopSidecar))
 	}
 	return true
 }

@@ -148,6 +148,9 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 		for _, name := range delta.Imports {
 			b.refresh(unitKey{kind: unitImport, name: name})
 		}
+		for _, name := range delta.Frontends {
+			b.refresh(unitKey{kind: unitEntry, name: name})
+		}
 	}
 	b.refreshBackends(delta)
 	return b.done()
@@ -298,7 +301,7 @@ func unitsOf(delta resolve.Delta) (out []unitKey) {
 			}
 		}
 	}
-	add(delta.BackendConfigs, unitBackend, unitRaw, unitTunnel, unitEndpoint)
+	add(delta.BackendConfigs, unitBackend, unitRaw, unitTunnel, unitSecure, unitEndpoint)
 	add(delta.BackendEndpoints, unitTunnel, unitEndpoint)
 	return out
 }

@@ -14,6 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -35,12 +36,14 @@ const (
 	unitFrontend unitKind = "frontend" // sidecar: a frontend, by its key
 	unitRoutes   unitKind = "routes"   // all sidecars: what they share of a frontend, by its key
 	unitGateway  unitKind = "gateway"  // gateway: its Gateway, by namespace/name
-	unitCrossing unitKind = "crossing" // crossing: the listener
+	unitCrossing unitKind = "crossing" // crossing: the listener for other networks
+	unitEntry    unitKind = "entry"    // crossing: a frontend, by its key, for clients without a sidecar
 	unitImport   unitKind = "import"   // crossing: an import, by namespace/name
 	unitChain    unitKind = "chain"    // gateway: a frontend's port that is chained through
 	unitBackend  unitKind = "backend"  // what speaks HTTP to it, or UDP
 	unitRaw      unitKind = "raw"      // what passes bytes to it
 	unitTunnel   unitKind = "tunnel"   // what tunnels UDP to it
+	unitSecure   unitKind = "secure"   // crossing: how other networks' bytes reach it by TLS
 	unitEndpoint unitKind = "endpoint"
 )
 
@@ -57,6 +60,8 @@ func backendUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitBacken
 
 func rawUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitRaw, name: k.String()} }
 
+func secureUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitSecure, name: k.String()} }
+
 func tunnelUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitTunnel, name: k.String()} }
 
 func chainUnit(k resolve.FrontendKey, port int32) unitKey {
@@ -65,7 +70,7 @@ func chainUnit(k resolve.FrontendKey, port int32) unitKey {
 
 func (k unitKey) isRoot() bool {
 	switch k.kind {
-	case unitChain, unitBackend, unitRaw, unitTunnel, unitEndpoint:
+	case unitChain, unitBackend, unitRaw, unitTunnel, unitSecure, unitEndpoint:
 		return false
 	}
 	return true
@@ -106,6 +111,7 @@ func roots(in Input) []unitKey {
 		out = append(out, unitKey{kind: unitGateway, name: in.Proxy.Namespace + "/" + in.Proxy.Name})
 	case RoleCrossing:
 		out = append(out, unitKey{kind: unitCrossing})
+		frontends(unitEntry)
 		in.Result.Imports.Root().Walk(func(k []byte, _ *resolve.Import) bool {
 			out = append(out, unitKey{kind: unitImport, name: string(k)})
 			return false
@@ -140,12 +146,16 @@ func makeUnit(in Input, trust []string, k unitKey) (u *unit) {
 		u.makeCrossing(in)
 	case unitImport:
 		ok = u.makeImport(in)
+	case unitEntry:
+		ok = u.makeEntry(in)
 	case unitChain:
 		u.makeChain(in)
 	case unitBackend, unitRaw:
 		u.makeBackend(in)
 	case unitTunnel:
 		u.makeTunnel(in)
+	case unitSecure:
+		u.makeSecure(in)
 	case unitEndpoint:
 		u.makeEndpoint(in)
 	}
@@ -265,24 +275,47 @@ func (u *unit) makeFrontend(in Input) bool {
 			continue
 		}
 		table, consumer := governing(p, in.Proxy.Namespace)
-		w := wayTo(in, f, p, table, consumer)
+		w := wayTo(in, f, p, table, consumer, hopSidecar)
 		if consumer != "" {
 			u.take(w) // all else is Shared
 		}
 		u.add(TypeListener, get(&in.Cache.frontends, f, purposeListener{p.Protocol, p.Port, at, consumer, in.Options}, func() *Resource {
-			out := frontendListener(FrontendListenerName(f.Key, transport, p.Port), at)
-			if w.datagrams != nil {
-				listenForUDP(out, at, w.datagrams)
-			} else {
-				out.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{w.filter}}}
-			}
+			out := w.listener(FrontendListenerName(f.Key, transport, p.Port), at, hopSidecar)
 			return in.Cache.intern(TypeListener, at.String()+infixFrom+consumer, newResource(out.Name, f.Key.String(), out))
 		}))
 	}
 	return true
 }
 
-// way is how a sidecar delivers what comes to a frontend's port: by routes, or by
+// makeEntry lets this cluster's clients without a sidecar into an import. Who they are
+// is not known, so no consumer routes are theirs.
+func (u *unit) makeEntry(in Input) bool {
+	f, ok := in.Result.Frontends.Get([]byte(u.key.name))
+	if !ok {
+		return false
+	}
+	if f.Headless || f.Key.Kind != cluster.KindServiceImport {
+		return true
+	}
+	for i := range f.Ports {
+		p := &f.Ports[i]
+		transport, ok := FrontendTransport(p)
+		if !ok {
+			continue // SCTP
+		}
+		at, ok := in.Bindings.Entry(in.Proxy, f.Key, transport, p.Port)
+		if !ok || !at.IsValid() {
+			continue
+		}
+		w := wayTo(in, f, p, p.Producer, "", hopEntry)
+		u.take(w)
+		out := w.listener(EntryListenerName(f.Key, transport, p.Port, at), at, hopEntry)
+		u.add(TypeListener, newResource(out.Name, f.Key.String(), out))
+	}
+	return true
+}
+
+// way is how what comes to a frontend's port is delivered: by routes, or by
 // passing connections or datagrams on.
 type way struct {
 	routes    *routes
@@ -291,8 +324,19 @@ type way struct {
 	needs     []unitKey
 }
 
+// listener makes the listener on which the way begins.
+func (w *way) listener(name string, at netip.AddrPort, h hop) *listenerv3.Listener {
+	out := frontendListener(name, at, h)
+	if w.datagrams != nil {
+		listenForUDP(out, at, w.datagrams)
+	} else {
+		out.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{w.filter}}}
+	}
+	return out
+}
+
 // wayTo finds the way for those whom a table governs, nil for plain delivery.
-func wayTo(in Input, f *resolve.Frontend, p *resolve.FrontendPort, table *resolve.RouteTable, consumer string) (w way) {
+func wayTo(in Input, f *resolve.Frontend, p *resolve.FrontendPort, table *resolve.RouteTable, consumer string, h hop) (w way) {
 	switch {
 	case p.Protocol == protocolUDP:
 		targets := []udpTarget{{key: p.Backend, weight: 1}}
@@ -303,13 +347,13 @@ func wayTo(in Input, f *resolve.Frontend, p *resolve.FrontendPort, table *resolv
 	case table != nil && table.Forward != nil:
 		var targets []target
 		targets, w.needs = tcpTargets(table.Forward, false)
-		w.filter = tcpFilter(targets, hopSidecar.stats(), in.Options)
+		w.filter = tcpFilter(targets, h.stats(), in.Options)
 	case table != nil || p.AppProtocol.HTTP():
 		r := frontendRoutes(in, f, p, consumer)
-		w.routes, w.filter = &r, frontendFilter(in, f, hopSidecar, r.resource.Name)
+		w.routes, w.filter = &r, frontendFilter(in, f, h, r.resource.Name)
 	default:
 		w.needs = []unitKey{rawUnit(p.Backend)}
-		w.filter = tcpFilter([]target{{RawName(p.Backend), 1}}, hopSidecar.stats(), in.Options)
+		w.filter = tcpFilter([]target{{RawName(p.Backend), 1}}, h.stats(), in.Options)
 	}
 	return w
 }
@@ -377,7 +421,7 @@ func (u *unit) makeImport(in Input) bool {
 			u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
 			// Whoever enters by this name speaks plain text, and the port TLS. There is
 			// none where no policy asks for it: nobody enters by it then.
-			u.needs = append(u.needs, backendUnit(own))
+			u.needs = append(u.needs, secureUnit(own))
 		case protocolUDP:
 			own.Protocol = protocolUDP
 			u.makeTunnelEnd(in, own)
@@ -400,7 +444,7 @@ func clientCertificate(in Input) *resolve.Certificate {
 
 // shared are the resources of a backend.
 type shared struct {
-	resource *Resource // nil for none
+	resource *Resource
 	problems []Problem
 }
 
@@ -410,8 +454,8 @@ type (
 		raw   bool
 		roots string
 	}
-	purposeEntry struct{ roots string } // by the name for TLS, at a crossing gateway
-	purposeSet   struct{ debug bool }
+	purposeSecure struct{ roots string } // by the name for TLS, at a crossing gateway
+	purposeSet    struct{ debug bool }
 )
 
 func (u *unit) makeBackend(in Input) {
@@ -423,8 +467,6 @@ func (u *unit) makeBackend(in Input) {
 	name, raw, roots := b.Key.String(), u.key.kind == unitRaw, in.Options.SystemRoots
 	var s shared
 	switch cert := clientCertificate(in); {
-	case in.Proxy.Role == RoleCrossing && b.Config.Protocol == protocolTCP:
-		s = get(&in.Cache.backends, b, purposeEntry{roots}, func() shared { return entryByTLS(in.Cache, b, roots) })
 	case cert != nil && len(b.Config.TLS) > 0 && !raw:
 		// The Gateway's alone.
 		c, problems := backendCluster(b, cert, roots)
@@ -441,23 +483,26 @@ func (u *unit) makeBackend(in Input) {
 			return shared{in.Cache.intern(TypeCluster, "", newResource(c.Name, name, c)), problems}
 		})
 	}
-	if s.resource != nil {
-		u.add(TypeCluster, s.resource)
-	}
+	u.add(TypeCluster, s.resource)
 	u.problems = append(u.problems, s.problems...)
 	u.needs = append(u.needs, endpointUnit(b.Key))
 }
 
-// entryByTLS is the cluster by which a crossing gateway reaches a port of this
+// makeSecure makes the cluster by which a crossing gateway reaches a port of this
 // cluster by TLS, if a policy asks for that.
-func entryByTLS(cache *Cache, b *resolve.Backend, roots string) shared {
-	if len(b.Config.TLS) == 0 {
-		return shared{}
+func (u *unit) makeSecure(in Input) {
+	b, ok := in.Result.Backends.Get([]byte(u.key.name))
+	if !ok || len(b.Config.TLS) == 0 {
+		return
 	}
-	name := tlsSNI(b.Key)
-	c := edsCluster(name, endpointsName(b))
-	c.TransportSocketMatches = tlsMatches(b, b.Config.AppProtocol == resolve.AppH2C, nil, roots)
-	return shared{resource: cache.intern(TypeCluster, "", newResource(name, b.Key.String(), c))}
+	roots := in.Options.SystemRoots
+	u.add(TypeCluster, get(&in.Cache.backends, b, purposeSecure{roots}, func() *Resource {
+		name := tlsSNI(b.Key)
+		c := edsCluster(name, endpointsName(b))
+		c.TransportSocketMatches = tlsMatches(b, b.Config.AppProtocol == resolve.AppH2C, nil, roots)
+		return in.Cache.intern(TypeCluster, "", newResource(name, b.Key.String(), c))
+	}))
+	u.needs = append(u.needs, endpointUnit(b.Key))
 }
 
 func (u *unit) makeEndpoint(in Input) {

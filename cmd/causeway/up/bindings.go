@@ -72,6 +72,11 @@ func (b *bindings) Crossing(p translate.Proxy) (netip.AddrPort, bool) {
 	return b.bind(bindKey{proxy: p.ID(), socket: socket{translate.TransportTCP, crossingPort}})
 }
 
+// Entry implements translate.Bindings: every client has a sidecar.
+func (b *bindings) Entry(translate.Proxy, resolve.FrontendKey, translate.Transport, int32) (netip.AddrPort, bool) {
+	return netip.AddrPort{}, false
+}
+
 func (b *bindings) bind(k bindKey) (netip.AddrPort, bool) {
 	if k.port < 1 || k.port > 65535 {
 		return netip.AddrPort{}, false
