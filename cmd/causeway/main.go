@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/causeway-mesh/causeway/cmd/causeway/client"
+	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
 	"github.com/causeway-mesh/causeway/cmd/causeway/up"
 )
 
@@ -23,6 +24,11 @@ func main() {
 	}
 	root.AddCommand(up.Command())
 	root.AddCommand(client.Commands(client.Config{})...)
+	admin := clusterset.Config{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
+	root.AddCommand(clusterset.Command(admin))
+	if cluster, _, err := root.Find([]string{"cluster"}); err == nil {
+		cluster.AddCommand(clusterset.ClusterCommands(admin)...)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// A second signal ends the process at once; `up`'s Envoys go with it.
 	context.AfterFunc(ctx, stop)

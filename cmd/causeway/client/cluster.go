@@ -16,10 +16,10 @@ import (
 func newCluster(cfg Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster",
-		Short: "Administer a cluster of the clusterset: drain it, and back",
+		Short: "Administer the clusters of the clusterset: add, drain, undrain, remove",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: drain or undrain")
+			return errors.New("say what to do: add, drain, undrain or remove")
 		},
 	}
 	cmd.AddCommand(
