@@ -70,7 +70,7 @@ func TestWorldsArePublished(t *testing.T) {
 			t.Error("an edit of endpoints changes nothing")
 		}
 	}
-	if _, err := record.EncodeObject(standard.gateway()); err != nil {
+	if _, err := record.EncodeObject(standard.gateway(0)); err != nil {
 		t.Error(err)
 	}
 }

@@ -103,7 +103,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 
 // standard is the world that the goals speak of: 4 clusters of 500 services of 10
 // endpoints, 500 routes, 25 namespaces, so 100 sidecars.
-var standard = world{Clusters: 4, Networks: 2, Services: 500, Endpoints: 10, Namespaces: 25, Routes: 500, Private: 20}
+var standard = world{Clusters: 4, Networks: 2, Services: 500, Endpoints: 10, Namespaces: 25, Routes: 500, Private: 20, Gateways: 1}
 
 func latency(ctx context.Context, o options, r *report, dir string, log *slog.Logger) error {
 	w := standard
@@ -216,19 +216,25 @@ func memory(ctx context.Context, r *report, s *set) error {
 }
 
 // growth compares what changes cost in a world with what they cost in one ten
-// times as large, with as many proxies.
+// times as large, with as many sidecars; then, what a route of a Gateway costs that has
+// ten times the routes.
 func growth(ctx context.Context, o options, r *report, dir string, log *slog.Logger) error {
 	// On both sides of the standard world: one of 5,000 services and routes comes to
 	// rest within minutes only, on two cores.
 	base := standard
 	base.Services, base.Routes, base.Namespaces = 100, 100, 5
 	large := base
-	large.Services, large.Routes, large.Private = 10*base.Services, 10*base.Routes, 10*base.Private
+	large.Services, large.Routes, large.Private, large.Gateways = 10*base.Services, 10*base.Routes, 10*base.Private, 10*base.Gateways
+	crowded := base
+	crowded.Routes *= 10
 	changes := []change{endpointChange, producerChange, consumerChange, gatewayChange}
-	var found [2][]measured
-	for i, w := range []world{base, large} {
+	var found [3][]measured
+	for i, x := range []struct {
+		world
+		changes []change
+	}{{base, changes}, {large, changes}, {crowded, []change{gatewayChange}}} {
 		if err := func() error {
-			s, err := open(ctx, w, filepath.Join(dir, fmt.Sprint(i)), log)
+			s, err := open(ctx, x.world, filepath.Join(dir, fmt.Sprint(i)), log)
 			if err != nil {
 				return err
 			}
@@ -240,7 +246,7 @@ func growth(ctx context.Context, o options, r *report, dir string, log *slog.Log
 			if _, err := s.measure(ctx, endpointChange, 20); err != nil {
 				return err
 			}
-			for _, ch := range changes {
+			for _, ch := range x.changes {
 				m, err := s.profiled(ctx, o, fmt.Sprintf("growth %d %s", i, ch.name), ch)
 				if err != nil {
 					return err
@@ -263,5 +269,8 @@ func growth(ctx context.Context, o options, r *report, dir string, log *slog.Log
 		ratio("allocated bytes of all agents", float64(a.used.Bytes)/1e6, float64(b.used.Bytes)/1e6, "MB")
 		r.figure(ch.name+" change to the last proxy, p50", ms(a.samples.lasts(.5))+" and "+ms(b.samples.lasts(.5)))
 	}
+	few, many := found[0][len(changes)-1], found[2][0]
+	r.figure("gateway route change, the Gateway itself with ten times the routes: CPU, allocated bytes", fmt.Sprintf("%.2fx, %.2fx",
+		many.used.CPU.Seconds()/few.used.CPU.Seconds(), float64(many.used.Bytes)/float64(few.used.Bytes)))
 	return nil
 }

@@ -91,7 +91,13 @@ var (
 	}}
 	gatewayChange = change{"gateway route", func(s *set, n int) (int, edit, string, []*proxy) {
 		i := s.w.nthRoute(edge, n)
-		return s.w.home(i), edit{editRoute, i}, s.w.routeResource(i), s.of(translate.RoleGateway, -1)
+		var concerned []*proxy
+		for _, p := range s.of(translate.RoleGateway, -1) {
+			if p.Name == gatewayName(s.w.gatewayOf(i)) {
+				concerned = append(concerned, p)
+			}
+		}
+		return s.w.home(i), edit{editRoute, i}, s.w.routeResource(i), concerned
 	}}
 )
 

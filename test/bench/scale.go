@@ -22,7 +22,7 @@ import (
 // many is 100 clusters of 100 services of 10 endpoints. Ten clusters share a
 // network and export services of the same names: there are 1,000 imports of 100
 // endpoints, as ten regions of ten clusters have them.
-var many = world{Clusters: 100, Networks: 10, Services: 100, Endpoints: 10, Namespaces: 10, Routes: 100, Private: 5, PerNetwork: true}
+var many = world{Clusters: 100, Networks: 10, Services: 100, Endpoints: 10, Namespaces: 10, Routes: 100, Private: 5, Gateways: 1, PerNetwork: true}
 
 // Of the sustained load.
 const (

@@ -169,7 +169,9 @@ func (s *set) start(ctx context.Context, c int) error {
 	list := s.w.sidecars(c)
 	list = append(list, translate.Proxy{Cluster: s.w.cluster(c), Role: translate.RoleCrossing, Namespace: agent.SystemNamespace, Name: "crossing"})
 	if s.w.Routes > 0 {
-		list = append(list, translate.Proxy{Cluster: s.w.cluster(c), Role: translate.RoleGateway, Namespace: s.w.namespace(0), Name: gatewayName})
+		for n := range s.w.Gateways {
+			list = append(list, translate.Proxy{Cluster: s.w.cluster(c), Role: translate.RoleGateway, Namespace: s.w.namespace(n), Name: gatewayName(n)})
+		}
 	}
 	out := make([]*proxy, len(list))
 	var g errgroup.Group

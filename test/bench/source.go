@@ -57,7 +57,9 @@ func (s *source) full(trustDomain string) cluster.Batch {
 	b.Events = append(b.Events, s.allSlices()...)
 	b.Events = append(b.Events, s.allRoutes()...)
 	if s.c == 0 && s.w.Routes > 0 {
-		b.Events = append(b.Events, event(s.w.gateway()))
+		for n := range s.w.Gateways {
+			b.Events = append(b.Events, event(s.w.gateway(n)))
+		}
 	}
 	return b
 }

@@ -29,6 +29,7 @@ type world struct {
 	Namespaces int // services and sidecars share them evenly
 	Routes     int // three of five are producer routes, one a consumer's, one a Gateway's
 	Private    int // services of each cluster that it does not export
+	Gateways   int // those that share the Gateways' routes evenly
 	// PerNetwork: services of one name are exported by the clusters of one network
 	// alone; else by all clusters.
 	PerNetwork bool
@@ -42,7 +43,6 @@ type generation struct {
 }
 
 const (
-	gatewayName = "edge"
 	gatewayPort = 80
 	servicePort = 80
 )
@@ -160,7 +160,7 @@ func (w world) consumerOf(i int) string { return w.namespace(i + 1) }
 func (w world) routeResource(i int) string {
 	key := resolve.FrontendKey{Kind: cluster.KindServiceImport, Namespace: w.namespace(i), Name: w.service(0, i)}
 	if w.kindOf(i) == edge {
-		return translate.GatewayRouteName(w.namespace(0), gatewayName, gatewayPort)
+		return translate.GatewayRouteName(w.namespace(w.gatewayOf(i)), gatewayName(w.gatewayOf(i)), gatewayPort)
 	}
 	return translate.FrontendRouteName(key, servicePort)
 }
@@ -178,8 +178,8 @@ func (w world) route(i int, g generation) *cluster.Object {
 		ns = w.consumerOf(i)
 		parent.Namespace = &svcNS
 	case edge:
-		edgeNS := gatewayv1.Namespace(w.namespace(0))
-		parent = gatewayv1.ParentReference{Namespace: &edgeNS, Name: gatewayName}
+		edgeNS := gatewayv1.Namespace(w.namespace(w.gatewayOf(i)))
+		parent = gatewayv1.ParentReference{Namespace: &edgeNS, Name: gatewayv1.ObjectName(gatewayName(w.gatewayOf(i)))}
 		h.Spec.Hostnames = []gatewayv1.Hostname{gatewayv1.Hostname(fmt.Sprintf("app-%d.example.com", i))}
 	}
 	h.ObjectMeta = meta(ns, fmt.Sprintf("route-%d", i))
@@ -206,11 +206,16 @@ func (w world) route(i int, g generation) *cluster.Object {
 	return w.object(home, cluster.KindHTTPRoute, ns, h.Name, w.Services+i, h)
 }
 
-// gateway is written once, in c0, and run in each cluster.
-func (w world) gateway() *cluster.Object {
+// gatewayOf says whose route i is, if it is a Gateway's.
+func (w world) gatewayOf(i int) int { return i / 5 % w.Gateways }
+
+func gatewayName(n int) string { return fmt.Sprintf("edge-%d", n) }
+
+// gateway is the n-th Gateway. It is written once, in c0, and run in each cluster.
+func (w world) gateway(n int) *cluster.Object {
 	all := gatewayv1.NamespacesFromAll
-	ns := w.namespace(0)
-	return w.object(0, cluster.KindGateway, ns, gatewayName, 0, &gatewayv1.Gateway{ObjectMeta: meta(ns, gatewayName), Spec: gatewayv1.GatewaySpec{
+	ns := w.namespace(n)
+	return w.object(0, cluster.KindGateway, ns, gatewayName(n), 0, &gatewayv1.Gateway{ObjectMeta: meta(ns, gatewayName(n)), Spec: gatewayv1.GatewaySpec{
 		GatewayClassName: cluster.ClassClusterset,
 		Listeners: []gatewayv1.Listener{{Name: "http", Port: gatewayPort, Protocol: gatewayv1.HTTPProtocolType,
 			AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &all}}}},
