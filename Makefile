@@ -18,7 +18,14 @@ help: ## This list
 
 .PHONY: build
 build: ## bin/causeway
-	@$(GO) build -o bin/causeway ./cmd/causeway
+	@$(GO) build -ldflags "-X main.version=$(VERSION)" -o bin/causeway ./cmd/causeway
+
+# What images are tagged with, and what `causeway version` says.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: images
+images: ## Container images without Docker: dist/causeway*-VERSION.tar, the same bytes from the same source
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) run ./deploy/images -version $(VERSION)
 
 .PHONY: envoy
 envoy: ## Fetch the real Envoy, pinned, into the cache (unless $$CAUSEWAY_ENVOY or PATH has one)
@@ -70,6 +77,21 @@ generated: ## Fail if generated code is not current
 .PHONY: golden
 golden: ## Rewrite the goldens; review the diff
 	@$(GO) test $(GOLDEN) -run Golden -update
+
+# Real clusters for `make lab`.
+CLUSTERS ?= 2
+
+.PHONY: lab
+lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)
+	@$(GO) run ./test/lab/cmd/lab up -clusters $(CLUSTERS)
+
+.PHONY: lab-down
+lab-down: ## Stop them; nothing is left
+	@$(GO) run ./test/lab/cmd/lab down
+
+.PHONY: lab-build
+lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server, into the cache (no root)
+	@$(GO) run ./test/lab/cmd/lab build
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes

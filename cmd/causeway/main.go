@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,9 @@ import (
 	"github.com/causeway-mesh/causeway/cmd/causeway/up"
 )
 
+// version is what the linker says: `make build` and `make images` have git's description of the source.
+var version = "unknown"
+
 func main() {
 	root := &cobra.Command{
 		Use:           "causeway",
@@ -22,7 +26,12 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(up.Command())
+	root.AddCommand(up.Command(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), "causeway", version, runtime.Version())
+		},
+	})
 	root.AddCommand(client.Commands(client.Config{})...)
 	admin := clusterset.Config{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
 	root.AddCommand(clusterset.Command(admin))

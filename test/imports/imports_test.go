@@ -33,6 +33,8 @@ var layers = []struct {
 	{"xds/...", []string{"cluster", "xds/..."}},
 	{"api/query", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/...", "xds/translate", "xds/server"}},
 	{"api/admin", []string{"api/causeway/v1", "api/query", "cluster", "cluster/identity", "federation/record", "federation/store"}},
+	{"deploy/oci", nil},
+	{"deploy/images", []string{"deploy/oci", "xds/envoy"}},
 	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "cluster/workload/echo", "federation/explain", "federation/resolve"}}, // names of sources and hosts are parsed in one place
 }
 

@@ -18,27 +18,7 @@ import (
 
 // proxyOptions are those of a trial: answers say which route governed them.
 func proxyOptions() translate.Options {
-	return translate.Options{DebugHeaders: true, SystemRoots: firstFile(systemRoots)}
-}
-
-// systemRoots are where distributions keep the certificate authorities that the
-// system trusts, for BackendTLSPolicies with wellKnownCACertificates: System.
-var systemRoots = []string{
-	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Alpine, Gentoo
-	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
-	"/etc/ssl/ca-bundle.pem",                            // openSUSE
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL 7 and later
-	"/etc/ssl/cert.pem",
-}
-
-// firstFile is the first of the names that is a file with something in it, or "".
-func firstFile(names []string) string {
-	for _, name := range names {
-		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-			return name
-		}
-	}
-	return ""
+	return translate.Options{DebugHeaders: true, SystemRoots: envoy.SystemRoots()}
 }
 
 // running is one Envoy with what keeps it running.

@@ -1,0 +1,246 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"errors"
+	"net"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	controlPlaneTimeout = 90 * time.Second // until an API server is ready; they share a busy machine
+	stopGrace           = 10 * time.Second
+	serviceRange4       = "10.96.0.0/16" // in every cluster, so they overlap, as in fleets they do
+	serviceRange6       = "fd00:10:96::/112"
+	firstService        = "10.96.0.1" // of the API server
+)
+
+// ControlPlaneOptions says what a ControlPlane has beside its API server.
+type ControlPlaneOptions struct {
+	CRDs CRDs
+	// Controllers adds kube-controller-manager, for what needs garbage collection, namespaces
+	// that go, ServiceAccounts or EndpointSlices of pods.
+	Controllers bool
+}
+
+// ControlPlane is a Kubernetes of an etcd and an API server alone, on loopback ports: no
+// node, and so no pod that runs. It needs no root and starts in a few seconds.
+type ControlPlane struct {
+	// Config is an administrator's. It has no limit of requests a second.
+	Config *rest.Config
+	// Kubeconfig is the path of a kubeconfig file of the same administrator.
+	Kubeconfig string
+
+	dir       string
+	etcd      *process
+	apiserver *process
+	manager   *process // nil: there is none
+}
+
+// StartControlPlane starts one for a test, and stops it when the test ends. It
+// skips the test if the lab's Kubernetes has not been built (`make lab-build`).
+func StartControlPlane(t testing.TB, o ControlPlaneOptions) *ControlPlane {
+	t.Helper()
+	binary, err := kubernetesBinary.find()
+	if errors.Is(err, ErrNotBuilt) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), controlPlaneTimeout)
+	defer cancel()
+	var c *ControlPlane
+	for {
+		c, err = newControlPlane(binary, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := c.stop(); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() {
+				t.Logf("the end of the API server's log:\n%s", tail(c.apiserver.logPath(), 20))
+			}
+		})
+		err := c.start(ctx, binary, o)
+		if err == nil {
+			return c
+		}
+		if !errors.Is(err, errPortTaken) || ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		t.Log("another process took a port; once more with others")
+		if err := c.stop(); err != nil {
+			t.Fatal(err)
+		}
+		dir = t.TempDir()
+	}
+}
+
+func newControlPlane(binary, dir string) (*ControlPlane, error) {
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	client, peer, secure := ports[0], ports[1], ports[2]
+	ca, err := newAuthority(filepath.Join(dir, "pki"), "control plane")
+	if err != nil {
+		return nil, err
+	}
+	if err := ca.issueControlPlane("127.0.0.1", "localhost"); err != nil {
+		return nil, err
+	}
+	c := &ControlPlane{dir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig")}
+	if err := ca.kubeconfig(c.Kubeconfig, "control-plane", "https://127.0.0.1:"+secure, "admin"); err != nil {
+		return nil, err
+	}
+	if c.Config, err = adminConfig(c.Kubeconfig); err != nil {
+		return nil, err
+	}
+	etcdURL := "http://127.0.0.1:" + client
+	c.etcd = &process{dir: dir, name: "etcd", args: etcdArgs(binary, filepath.Join(dir, "data"), etcdURL, "http://127.0.0.1:"+peer)}
+	c.apiserver = &process{dir: dir, name: "kube-apiserver", args: append(apiserverArgs(binary, ca, etcdURL),
+		"--bind-address=127.0.0.1", "--secure-port="+secure,
+		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", // endpoints can't be on loopback
+	)}
+	return c, nil
+}
+
+func (c *ControlPlane) start(ctx context.Context, binary string, o ControlPlaneOptions) error {
+	if err := c.etcd.start(); err != nil {
+		return err
+	}
+	if err := c.StartAPIServer(ctx); err != nil {
+		return err
+	}
+	if o.Controllers {
+		c.manager = &process{dir: c.dir, name: "kube-controller-manager", args: append(managerArgs(binary, filepath.Join(c.dir, "pki"), c.Kubeconfig), "--secure-port=0")}
+		if err := c.manager.start(); err != nil {
+			return err
+		}
+	}
+	manifests, err := o.CRDs.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	return Apply(ctx, c.Config, manifests)
+}
+
+// StopAPIServer kills the API server, as a crash would. What it holds stays in etcd.
+func (c *ControlPlane) StopAPIServer() error { return c.apiserver.stop(syscall.SIGKILL, stopGrace) }
+
+// StartAPIServer starts it again, on the same port, and waits until it is ready.
+func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
+	if err := c.apiserver.start(); err != nil {
+		return err
+	}
+	return awaitReady(ctx, c.Config, c.etcd, c.apiserver)
+}
+
+func (c *ControlPlane) stop() error {
+	var errs []error
+	for _, p := range []*process{c.manager, c.apiserver, c.etcd} {
+		if p != nil {
+			errs = append(errs, p.stop(syscall.SIGKILL, stopGrace)) // nothing of it is needed again
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// awaitReady waits for the API server, and gives up at once if one of the processes has ended.
+func awaitReady(ctx context.Context, config *rest.Config, needs ...*process) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	return await(ctx, "the API server", 50*time.Millisecond, func(ctx context.Context) error {
+		for _, p := range needs {
+			if p.pid() == 0 {
+				return &terminal{p.died()}
+			}
+		}
+		_, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+		return err
+	})
+}
+
+// adminConfig reads a kubeconfig, and lifts client-go's limit of requests a second,
+// which would measure itself.
+func adminConfig(kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	return config, nil
+}
+
+// freePorts finds ports of loopback that are free now. They are held until all are found, so they differ.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+	return ports, nil
+}
+
+// issueControlPlane issues what the API server and its clients need. hosts are those
+// that the API server is reached by, beside the Service's.
+func (a *authority) issueControlPlane(hosts ...string) error {
+	hosts = append(hosts, firstService, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+	if err := a.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"}, hosts...); err != nil {
+		return err
+	}
+	if err := a.issue("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}); err != nil {
+		return err
+	}
+	_, err := a.newKey("service-accounts")
+	return err
+}
+
+func etcdArgs(binary, data, client, peer string) []string {
+	return []string{
+		binary, "etcd", "--name=lab", "--data-dir=" + data, "--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=lab=" + peer,
+		"--unsafe-no-fsync", // it dies with the lab
+		"--log-level=warn",
+	}
+}
+
+func apiserverArgs(binary string, ca *authority, etcd string) []string {
+	return []string{
+		binary, "kube-apiserver", "--etcd-servers=" + etcd,
+		"--cert-dir=" + ca.dir, "--tls-cert-file=" + ca.path("apiserver.crt"), "--tls-private-key-file=" + ca.path("apiserver.key"),
+		"--client-ca-file=" + ca.path("ca.crt"), "--authorization-mode=Node,RBAC",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + ca.path("service-accounts.pub"),
+		"--service-account-signing-key-file=" + ca.path("service-accounts.key"),
+		"--service-cluster-ip-range=" + serviceRange4 + "," + serviceRange6, "--allow-privileged=true", "--profiling=false",
+	}
+}
+
+func managerArgs(binary, pki, kubeconfig string) []string {
+	file := func(name string) string { return filepath.Join(pki, name) }
+	return []string{
+		binary, "kube-controller-manager", "--kubeconfig=" + kubeconfig, "--leader-elect=false", "--bind-address=127.0.0.1",
+		"--root-ca-file=" + file("ca.crt"), "--service-account-private-key-file=" + file("service-accounts.key"),
+		"--cluster-signing-cert-file=" + file("ca.crt"), "--cluster-signing-key-file=" + file("ca.key"),
+		"--use-service-account-credentials=true",
+	}
+}
