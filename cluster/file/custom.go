@@ -93,6 +93,7 @@ func (r *reader) custom(d *document, plural, delivered string, into any, tm *met
 		return
 	}
 	delete(d.obj, "metadata")
+	delete(d.obj, "status") // a definition's defaults may have brought one
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(d.obj, into); err != nil {
 		d.fail("", "%v", err)
 		return

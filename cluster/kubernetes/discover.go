@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,23 +30,36 @@ const (
 // after a while.
 var followLooks = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second}
 
-// probe asks whether the API server can serve.
-func (c *Client) probe(ctx context.Context) error {
-	code := 0
-	err := c.root.Get().AbsPath("/readyz").Do(ctx).StatusCode(&code).Error()
-	if code == http.StatusForbidden || code == http.StatusUnauthorized {
-		return nil // it answers, that is all that is asked
+// unauthorizedGrace is how long an API server that refuses to say how it is counts
+// as one that is starting: its rules are not there yet. After that it counts as one
+// that keeps the answer from us.
+const unauthorizedGrace = 10 * time.Second
+
+// prober asks whether the API server can serve. It belongs to the gate's goroutine.
+func (c *Client) prober() func(context.Context) error {
+	var since time.Time // it answers, and refuses
+	return func(ctx context.Context) error {
+		err := c.root.Get().AbsPath("/readyz").Do(ctx).Error()
+		if !apierrors.IsForbidden(err) && !apierrors.IsUnauthorized(err) {
+			since = time.Time{}
+			return err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if time.Since(since) > unauthorizedGrace {
+			return nil
+		}
+		return err
 	}
-	return err
 }
 
 // get reads a discovery document; false: there is none.
 func (c *Client) get(ctx context.Context, path string, into any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	code := 0
-	raw, err := c.root.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeJSON).Do(ctx).StatusCode(&code).Raw()
-	if code == http.StatusNotFound {
+	raw, err := c.root.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeJSON).Do(ctx).Raw()
+	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -165,6 +165,7 @@ func (s *Source) followReferences(ctx context.Context) {
 		if stale && s.looked.Load() && len(s.state.missing()) == 0 {
 			first = false
 			s.pursue(ctx, &wg, referred)
+			s.wake() // what waits for references may go on
 		}
 		select {
 		case <-ctx.Done():

@@ -24,9 +24,9 @@ import (
 // Pauses of a reflector whose requests fail though the gate is open.
 const (
 	firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
-	// forbiddenPause is for requests that the server refuses: somebody has to grant
-	// a right first.
-	forbiddenPause = 10 * time.Second
+	// Requests that the server refuses pause longer: somebody has to grant a right
+	// first, or the server has just started and has no rules yet.
+	firstForbidden, longestForbidden = 500 * time.Millisecond, 15 * time.Second
 )
 
 // follower keeps the state equal to what the API server has of one kind, or of
@@ -45,6 +45,7 @@ type follower struct {
 	mu      sync.Mutex
 	starts  int
 	barred  time.Time // no request before: the last was forbidden
+	refusal int       // how many were, one after the other
 	failing string    // what was logged last
 }
 
@@ -132,7 +133,10 @@ func (f *follower) note(err error) {
 	}
 	f.barred = time.Time{}
 	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
-		f.barred = time.Now().Add(forbiddenPause)
+		f.barred = time.Now().Add(min(firstForbidden<<min(f.refusal, 10), longestForbidden))
+		f.refusal++
+	} else {
+		f.refusal = 0
 	}
 	barred := !f.barred.IsZero()
 	f.mu.Unlock()
@@ -145,7 +149,7 @@ func (f *follower) note(err error) {
 		f.s.state.problem(f.about(), &cluster.Problem{Cluster: f.s.cfg.Cluster, Where: "Kubernetes API", Object: name,
 			Message: fmt.Sprintf("%v: bind the ClusterRole of the Helm chart to the agent's ServiceAccount, or grant get, list and watch", err)})
 		f.refused()
-	case apierrors.IsNotFound(err) && f.r.custom:
+	case apierrors.IsNotFound(err) && f.only.Name == "":
 		f.s.look() // its definition may be gone
 	case err == nil:
 		f.s.state.problem(f.about(), nil)

@@ -104,7 +104,7 @@ func New(cfg Config) (*Source, error) {
 		looks: make(chan struct{}, 1), resolve: make(chan struct{}, 1), done: make(chan struct{}),
 		outside: map[cluster.Ref]bool{}, singles: map[cluster.Ref]*single{},
 	}
-	s.gate = newGate(s.client.probe, s.connected)
+	s.gate = newGate(s.client.prober(), s.connected)
 	return s, nil
 }
 
