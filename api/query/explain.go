@@ -49,12 +49,7 @@ func (s service) Explain(ctx context.Context, req *causewayv1.ExplainRequest) (*
 		Problem: e.Problem, Staleness: r.staleness(v, e.Staleness, s.cfg.Views()),
 	}
 	if e.Hop != nil {
-		out.Hop = hop(e.Hop, func(b resolve.BackendKey) []string {
-			if !requests(e.Request.Scheme, from.Gateway != "") {
-				return nil // bytes are passed on as they are
-			}
-			return backendTLS(v.Result, b)
-		})
+		out.Hop = hop(e.Hop, func(b resolve.BackendKey) []string { return backendTLS(v.Result, b) })
 	}
 	return out, nil
 }
@@ -167,23 +162,11 @@ func branch(b explain.Branch, tls func(resolve.BackendKey) []string) *causewayv1
 	if b.Chain != nil {
 		out.Chain = hop(b.Chain, tls)
 	}
-	if b.Destination != nil {
+	if b.Destination != nil && !b.Raw {
 		out.Changes = tls(b.Backend)
 	}
 	out.Groups = destination(b.Destination)
 	return out
-}
-
-// requests reports whether what a URL of this scheme sends is told apart request by
-// request: a Gateway ends the TLS of requests, a sidecar does not.
-func requests(scheme string, gateway bool) bool {
-	switch scheme {
-	case "http", "grpc", "ws":
-		return true
-	case "https", "grpcs", "wss":
-		return gateway
-	}
-	return false
 }
 
 // backendTLS words what BackendTLSPolicies do to requests for a backend.

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -63,36 +62,4 @@ func ownPort(scheme string) string {
 		return "443"
 	}
 	return ""
-}
-
-// divided reports whether a rule's shares have filters beyond header modifiers, or
-// clients stay with their share, so that each is a route of its own.
-func divided(rule *resolve.Rule) bool {
-	live := 0
-	for i := range rule.Backends {
-		if rule.Backends[i].Weight > 0 {
-			live++
-		}
-	}
-	if rule.Session != nil && live > 1 {
-		return true
-	}
-	for i := range rule.Backends {
-		b := &rule.Backends[i]
-		f, w := &b.Filters, rule.Filters.Rewrite
-		if b.Weight > 0 && (b.Redirect != nil || f.CORS != nil || f.Auth != nil || len(f.Mirrors) > 0 ||
-			f.Rewrite != nil && (f.Rewrite.ChangesPath() || w != nil && w.ChangesPath())) {
-			return true
-		}
-	}
-	return false
-}
-
-// failure is the status of requests that a rule can't serve. A gRPC client of a
-// GRPCRoute gets UNAVAILABLE, which is what 503 is to it.
-func failure(id resolve.RouteID) int {
-	if id.Kind == cluster.KindGRPCRoute {
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
 }

@@ -74,7 +74,7 @@ func (e *explainer) gateway(from Source, req Request) (*Hop, string) {
 	}
 	hop.Listener.Name = on[0].Key()
 	hop.Why = fmt.Sprintf("listener %s takes everything on its port", on[0].Key())
-	e.forward(hop, on[0].Forward, req, false)
+	e.forward(hop, on[0].Forward, req, false, true)
 	return hop, ""
 }
 
@@ -121,12 +121,17 @@ func (e *explainer) tlsListeners(hop *Hop, on []*resolve.Listener, req Request) 
 			return ""
 		}
 		hop.Listener.Hostname = h.Hostname
-		e.forward(hop, h.Table.Forward, req, false)
+		raw := at.TLS == nil
+		if !raw {
+			req = req.inPlain()
+		}
+		e.forward(hop, h.Table.Forward, req, false, raw)
 		return ""
 	}
 	if !req.http() {
 		return fmt.Sprintf("listener %s speaks HTTP over TLS", at.Key())
 	}
+	req = req.inPlain()
 	if h := mostSpecific(at.Hosts, req.Host); h != nil && !e.elsewhere(on, at, req.Host) {
 		hop.Listener.Hostname = h.Hostname
 		return e.table(hop, h.Table, req, false)
@@ -138,11 +143,11 @@ func (e *explainer) tlsListeners(hop *Hop, on []*resolve.Listener, req Request) 
 	return ""
 }
 
-// elsewhere tells whether a host belongs to another HTTPS listener of the port.
+// elsewhere tells whether a host belongs to another listener of the port, of HTTPS or TLS.
 func (e *explainer) elsewhere(on []*resolve.Listener, at *resolve.Listener, host string) bool {
 	best := at
 	for _, l := range on {
-		if name := hostOrAny(l.Hostname); l.Protocol == "HTTPS" && hostMatches(name, host) &&
+		if name := hostOrAny(l.Hostname); hostMatches(name, host) &&
 			(!hostMatches(hostOrAny(best.Hostname), host) || moreSpecific(name, hostOrAny(best.Hostname))) {
 			best = l
 		}

@@ -49,9 +49,12 @@ type Hop struct {
 	// Forward is the rule of a TCPRoute, TLSRoute or UDPRoute that takes the
 	// connection or session; Rules is empty then.
 	Forward *resolve.ForwardRule
+	// Auth, if not nil, is asked before anything else becomes of the request, a
+	// redirect included; all that follows holds for what it lets go on.
+	Auth *Authorization
 	// Status is the fixed answer's, 0 where the request is sent on; Closed is true
-	// where the connection is closed, or the datagram dropped, without an answer.
-	// Reason says why.
+	// where the connection is closed, or the datagram dropped, without an answer. (To
+	// a client whose requests a Gateway has read before, that is 503.) Reason says why.
 	Status   int
 	Closed   bool
 	Reason   string
@@ -90,12 +93,24 @@ type Branch struct {
 	Location string  // of a redirect
 	Request  Request // as the backend's filters leave it
 	Response resolve.HeaderMods
+	// Auth is as Hop.Auth, where a backend's share is treated by itself.
+	Auth *Authorization
+	// Raw is true where bytes or datagrams are passed on as they came: nobody reads
+	// requests, and no BackendTLSPolicy applies.
+	Raw bool
 	// Chain is where the request goes on through producer routes; Destination
 	// where it goes to endpoints. At most one is set.
 	Chain       *Hop
 	Destination *Destination
 	// Mirrors are the copies that are sent along, the rule's and the backend's.
 	Mirrors []Mirror
+}
+
+// Authorization is who is asked whether a request may go on (GEP-1494). What it
+// refuses the client gets as it says it.
+type Authorization struct {
+	resolve.ExternalAuth
+	Destination *Destination
 }
 
 // Mirror is where a part of the requests is copied to.

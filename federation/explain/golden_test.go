@@ -120,6 +120,9 @@ func renderHop(w *strings.Builder, in string, h *Hop) {
 	if h.Closed {
 		line(1, "closes: %s", h.Reason)
 	}
+	if h.Auth != nil {
+		line(1, "asks %s", h.Auth.Backend)
+	}
 	if f := h.Forward; f != nil {
 		line(1, "by %s/%d", f.Route, f.RuleIndex)
 	}
@@ -132,6 +135,12 @@ func renderHop(w *strings.Builder, in string, h *Hop) {
 		line(1, "%.1f%% (%d) to %s: %s", 100*b.Share, b.Weight, b.Backend, requestText(b.Request))
 		if b.Closed {
 			line(2, "closes: %s", b.Reason)
+		}
+		if b.Raw {
+			line(2, "as it is")
+		}
+		if b.Auth != nil {
+			line(2, "asks %s", b.Auth.Backend)
 		}
 		for _, m := range b.Mirrors {
 			line(2, "copies %d/%d to %s", m.Numerator, m.Denominator, m.Backend)
@@ -156,6 +165,9 @@ func renderHop(w *strings.Builder, in string, h *Hop) {
 
 func requestText(r Request) string {
 	s := fmt.Sprintf("%s %s%s", r.Method, r.Host, r.Path)
+	if r.Scheme != "http" {
+		s = r.Scheme + ": " + s
+	}
 	if r.Query != "" {
 		s += "?" + r.Query
 	}

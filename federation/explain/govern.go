@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
@@ -12,7 +13,7 @@ import (
 // group can't read what comes.
 func (e *explainer) table(hop *Hop, t *resolve.RouteTable, req Request, last bool) string {
 	if t.Forward != nil {
-		e.forward(hop, t.Forward, req, last)
+		e.forward(hop, t.Forward, req, last, true)
 		return ""
 	}
 	if !req.http() || req.secure() && hop.Frontend != nil {
@@ -24,6 +25,7 @@ func (e *explainer) table(hop *Hop, t *resolve.RouteTable, req Request, last boo
 
 // rules lets HTTPRoutes or GRPCRoutes judge a request.
 func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last bool) {
+	req.written = ""
 	hop.Chosen, hop.Request = -1, req
 	for i, rule := range t.Rules {
 		e.involve(rule.Route.Cluster).Routes = true
@@ -44,63 +46,79 @@ func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last boo
 	rule := t.Rules[hop.Chosen]
 	exact := hop.Listener != nil && !strings.HasPrefix(hop.Listener.Hostname, "*")
 	hop.Response, hop.RequestTimeout, hop.BackendTimeout = rule.Filters.Response, rule.RequestTimeout, rule.BackendTimeout
-	switch {
-	case rule.Invalid != "":
-		hop.Status, hop.Reason = failure(rule.Route), rule.Invalid
+	if rule.Invalid != "" {
+		hop.Status, hop.Reason = rule.Route.FailureStatus(), rule.Invalid
 		return
 	}
-	// The shares of a rule have an answer in common, unless each is a route of its own.
-	if status, reason := answerPreflight(rule.Filters.CORS, &req); status != 0 && usable(rule) && !divided(rule) {
-		hop.Status, hop.Reason = status, reason
-		return
+	// The shares of a rule have an answer in common, unless each is treated by itself.
+	live, _ := rule.Live()
+	if together := rule.Redirect != nil || len(live) > 0 && !rule.Divided(); together {
+		if hop.Status, hop.Reason = answerPreflight(rule.Filters.CORS, &req); hop.Status != 0 {
+			return
+		}
+		hop.Auth = e.authorization(rule.Filters.Auth)
+		if hop.Status, hop.Reason = hop.Auth.silent(); hop.Status != 0 {
+			return
+		}
 	}
-	switch {
-	case rule.Redirect != nil:
+	if rule.Redirect != nil {
 		hop.Status, hop.Reason = rule.Redirect.StatusCode, "the rule redirects"
 		hop.Location = location(req, rule.Match, rule.Redirect, exact)
 		return
 	}
 	hop.Request = rewrite(req, rule, rule.Filters.Rewrite).Apply(rule.Filters.Request)
+	mirrors := e.mirrors(rule.Filters.Mirrors)
 	for i := range rule.Backends {
 		b := &rule.Backends[i]
 		x := Branch{Backend: b.Backend, Weight: b.Weight, Share: share(rule.Backends, b), Response: b.Filters.Response}
-		w := rule.Filters.Rewrite
-		if b.Filters.Rewrite != nil {
-			w = b.Filters.Rewrite
+		filters := rule.Filters.Then(b.Filters)
+		x.Request = rewrite(req, rule, filters.Rewrite).Apply(rule.Filters.Request).Apply(b.Filters.Request)
+		if b.Invalid != "" {
+			x.Status, x.Reason = rule.Route.FailureStatus(), b.Invalid
+		} else {
+			x.Status, x.Reason = answerPreflight(filters.CORS, &req)
 		}
-		x.Request = rewrite(req, rule, w).Apply(rule.Filters.Request).Apply(b.Filters.Request)
-		cors := rule.Filters.CORS
-		if b.Filters.CORS != nil {
-			cors = b.Filters.CORS
+		if x.Status == 0 && hop.Auth == nil {
+			x.Auth = e.authorization(filters.Auth)
+			x.Status, x.Reason = x.Auth.silent()
 		}
-		status, reason := answerPreflight(cors, &req)
 		switch {
-		case b.Invalid != "":
-			x.Status, x.Reason = failure(rule.Route), b.Invalid
-		case status != 0:
-			x.Status, x.Reason = status, reason
+		case x.Status != 0:
 		case b.Redirect != nil:
 			x.Status, x.Reason = b.Redirect.StatusCode, "the backend's filter redirects"
 			x.Location = location(req, rule.Match, b.Redirect, exact)
 		default:
-			for _, m := range append(rule.Filters.Mirrors[:len(rule.Filters.Mirrors):len(rule.Filters.Mirrors)], b.Filters.Mirrors...) {
-				x.Mirrors = append(x.Mirrors, Mirror{Mirror: m, Destination: e.destination(m.Backend)})
-			}
+			x.Mirrors = slices.Concat(mirrors, e.mirrors(b.Filters.Mirrors))
 			e.deliver(&x, b, x.Request, last, false)
 		}
 		hop.Branches = append(hop.Branches, x)
 	}
 }
 
-// usable reports whether a rule answers by itself or has a backend that can be
-// used. Where none can, the rule as a whole can't.
-func usable(rule *resolve.Rule) bool {
-	for i := range rule.Backends {
-		if b := &rule.Backends[i]; b.Weight > 0 && b.Invalid == "" {
-			return true
-		}
+// authorization is who is asked about a request, nil for nobody.
+func (e *explainer) authorization(a *resolve.ExternalAuth) *Authorization {
+	if a == nil {
+		return nil
 	}
-	return rule.Redirect != nil
+	return &Authorization{ExternalAuth: *a, Destination: e.destination(a.Backend)}
+}
+
+// silent tells what requests get where nobody can answer whether they may go on.
+func (a *Authorization) silent() (status int, reason string) {
+	if a == nil {
+		return 0, ""
+	}
+	if status, reason = a.Destination.status(); status != 0 {
+		reason = fmt.Sprintf("%s is to say whether the request may go on, and can't: %s", a.Backend, reason)
+	}
+	return status, reason
+}
+
+func (e *explainer) mirrors(list []resolve.Mirror) (out []Mirror) {
+	for _, m := range list {
+		out = append(out, Mirror{Mirror: m, Destination: e.destination(m.Backend)})
+	}
+	return out
 }
 
 // rewrite gives the request with its path and host changed.
@@ -127,9 +145,10 @@ func share(all []resolve.WeightedBackend, b *resolve.WeightedBackend) float64 {
 	return float64(b.Weight) / sum
 }
 
-// forward sends a connection or session on by a TCPRoute, TLSRoute or UDPRoute.
-func (e *explainer) forward(hop *Hop, f *resolve.ForwardRule, req Request, last bool) {
-	hop.Forward = f
+// forward sends a connection or session on by a TCPRoute, TLSRoute or UDPRoute. raw:
+// as it is, for it is not one whose TLS the listener has ended.
+func (e *explainer) forward(hop *Hop, f *resolve.ForwardRule, req Request, last, raw bool) {
+	hop.Forward, hop.Request = f, req.unread()
 	switch {
 	case f == nil:
 		hop.Closed, hop.Reason = true, "no route is attached"
@@ -143,7 +162,7 @@ func (e *explainer) forward(hop *Hop, f *resolve.ForwardRule, req Request, last 
 	}
 	for i := range f.Backends {
 		b := &f.Backends[i]
-		x := Branch{Backend: b.Backend, Weight: b.Weight, Share: share(f.Backends, b), Request: req}
+		x := Branch{Backend: b.Backend, Weight: b.Weight, Share: share(f.Backends, b), Request: hop.Request, Raw: raw}
 		if b.Invalid != "" {
 			x.Closed, x.Reason = true, b.Invalid
 		} else {
@@ -191,8 +210,6 @@ func (e *explainer) chain(k resolve.FrontendKey, b resolve.BackendKey, req Reque
 		return nil
 	}
 	hop := &Hop{Frontend: &f.Key, Port: p.Port, Group: GroupProducer, Chosen: -1, Request: req, Why: "the Gateway's backend has producer routes: they apply, once, to the request as the first route left it"}
-	// The Gateway has ended the client's TLS, if it could read the request.
-	req.Scheme, req.ended = strings.TrimSuffix(req.Scheme, "s"), req.secure()
 	if problem := e.table(hop, p.Producer, req, true); problem != "" {
 		hop.Closed, hop.Reason = true, problem
 	}
@@ -200,7 +217,10 @@ func (e *explainer) chain(k resolve.FrontendKey, b resolve.BackendKey, req Reque
 }
 
 func (e *explainer) plain(k resolve.BackendKey, req Request, opaque bool) Branch {
-	b := Branch{Backend: k, Weight: 1, Share: 1, Request: req, Destination: e.destination(k)}
+	if opaque {
+		req = req.unread()
+	}
+	b := Branch{Backend: k, Weight: 1, Share: 1, Request: req, Raw: opaque, Destination: e.destination(k)}
 	b.end(opaque)
 	return b
 }

@@ -56,24 +56,44 @@ type Request struct {
 	Path     string           // escaped, as Envoy normalizes it, beginning with '/'
 	Query    string           // raw, without '?'
 	Headers  []resolve.Header // names in lower case
-	// ended is true behind a Gateway that has ended the client's TLS: redirects
-	// still lead to https.
+	// written is the path as the client writes it, where nobody has read the request
+	// yet, and so has normalized it.
+	written string
+	// ended is true where a Gateway has ended the client's TLS: redirects still lead
+	// to https.
 	ended bool
+}
+
+// unread is the request as it is passed on by who reads none.
+func (r Request) unread() Request {
+	if r.written != "" {
+		r.Path = r.written
+	}
+	return r
+}
+
+// inPlain is the request as it is sent on once its TLS has been ended.
+func (r Request) inPlain() Request {
+	if p := schemes[r.Scheme].plain; p != "" {
+		r.Scheme, r.ended = p, true
+	}
+	return r
 }
 
 // schemes are the schemes of URLs, as `causeway request` knows them too.
 var schemes = map[string]struct {
-	port                 int32 // 0: none of its own
-	http, tls, udp, grpc bool
+	port            int32 // 0: none of its own
+	http, udp, grpc bool
+	plain           string // for schemes over TLS: the one without
 }{
-	"http": {port: 80, http: true}, "https": {port: 443, http: true, tls: true},
-	"ws": {port: 80, http: true}, "wss": {port: 443, http: true, tls: true},
-	"grpc": {port: 80, http: true, grpc: true}, "grpcs": {port: 443, http: true, tls: true, grpc: true},
-	"tcp": {}, "tls": {port: 443, tls: true}, "udp": {udp: true},
+	"http": {port: 80, http: true}, "https": {port: 443, http: true, plain: "http"},
+	"ws": {port: 80, http: true}, "wss": {port: 443, http: true, plain: "ws"},
+	"grpc": {port: 80, http: true, grpc: true}, "grpcs": {port: 443, http: true, grpc: true, plain: "grpc"},
+	"tcp": {}, "tls": {port: 443, plain: "tcp"}, "udp": {udp: true},
 }
 
 func (r *Request) http() bool      { return schemes[r.Scheme].http }
-func (r *Request) secure() bool    { return schemes[r.Scheme].tls }
+func (r *Request) secure() bool    { return schemes[r.Scheme].plain != "" }
 func (r *Request) plainHTTP() bool { return r.http() && !r.secure() }
 
 func (r *Request) transport() string {
@@ -93,7 +113,7 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	if err != nil {
 		return Request{}, fmt.Errorf("URL: %w", err)
 	}
-	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), ServerName: strings.ToLower(u.Hostname()), Path: normalize(u.EscapedPath()), Query: u.RawQuery}
+	r := Request{Method: strings.ToUpper(method), Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), ServerName: strings.ToLower(u.Hostname()), Path: normalize(u.EscapedPath()), Query: u.RawQuery, written: u.EscapedPath()}
 	if r.Method == "" {
 		r.Method = "GET"
 	}

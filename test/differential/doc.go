@@ -1,8 +1,10 @@
 // Package differential holds the test that `causeway explain` tells the truth: it
-// makes up clustersets with random routes, sends random requests through real
-// Envoys that follow them, and asks package federation/explain about each. The
-// rules that governed, the set of backends, the request that the backend saw and
-// the answer that the client got must be the same, every time.
+// makes up clustersets with random routes of every kind, sends random requests,
+// connections and datagrams through real Envoys that follow them (two sidecars, a Gateway,
+// and the crossing gateway of a cluster in another network), and asks package
+// federation/explain about each. The rules that governed, the set of backends, the
+// request that the backend saw and the answer that the client got, or that the
+// connection was closed, must be the same, every time.
 //
 //	go test ./test/differential                       # 500 requests and more
 //	go test ./test/differential -seed 7 -worlds 1 -v  # one world again

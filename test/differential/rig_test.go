@@ -2,17 +2,9 @@ package differential
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	crand "crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/server"
@@ -60,7 +53,10 @@ type rig struct {
 	server  *server.Server
 	xdsPort int
 	envoy   string
-	cache   *translate.Cache
+	own     block
+	trust   map[cluster.ID]*identity.Authority
+	bundles *translate.Bundles
+	caches  map[cluster.ID]*translate.Cache // as each cluster's agent has one
 	proxies map[string]*proxy
 	// clients of HTTP/1.1, of HTTP/2 with prior knowledge, and of TLS.
 	client, h2, secure http.Client
@@ -71,6 +67,7 @@ type serverName struct{}
 
 type proxy struct {
 	translate.Proxy
+	svid  *translate.Identity
 	state atomic.Pointer[translate.State] // what it was told last
 	binds *binds
 }
@@ -96,7 +93,19 @@ func newRig(t *testing.T) *rig {
 	s.Register(g)
 	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
-	r := &rig{t: t, server: s, xdsPort: l.Addr().(*net.TCPAddr).Port, envoy: path, cache: translate.NewCache(), proxies: map[string]*proxy{}}
+	r := &rig{t: t, server: s, xdsPort: l.Addr().(*net.TCPAddr).Port, envoy: path, own: newBlock(t),
+		trust: map[cluster.ID]*identity.Authority{}, caches: map[cluster.ID]*translate.Cache{}, proxies: map[string]*proxy{}}
+	for _, c := range []cluster.ID{east, west, north} {
+		td, err := identity.TrustDomain(c, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.trust[c], err = identity.OpenAuthority(identity.AuthorityConfig{TrustDomain: td}); err != nil {
+			t.Fatal(err)
+		}
+		r.caches[c] = translate.NewCache()
+	}
+	r.bundles = r.allBundles()
 	r.client = http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	r.h2, r.secure = r.client, r.client
 	var prior http.Protocols
@@ -139,15 +148,47 @@ func (r *rig) start(p translate.Proxy) {
 		}
 		_ = os.RemoveAll(sockets)
 	})
-	r.proxies[p.ID()] = &proxy{Proxy: p, binds: &binds{proxy: byte(len(r.proxies)), at: map[string]netip.AddrPort{}}}
+	r.proxies[p.ID()] = &proxy{Proxy: p, svid: r.issue(p), binds: &binds{own: r.own, proxy: len(r.proxies), at: map[string]netip.AddrPort{}}}
 }
 
-// follow makes all Envoys follow a result, and returns once they have said so.
-func (r *rig) follow(revision int64, res *resolve.Result) {
+// issue makes a proxy's identity.
+func (r *rig) issue(p translate.Proxy) *translate.Identity {
 	r.t.Helper()
+	a := r.trust[p.Cluster]
+	id, err := identity.ProxyID(a.TrustDomain(), identity.Role(p.Role), p.Namespace, p.Name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := a.Issue(identity.SVIDRequest{ID: id, TTL: time.Hour})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return translate.NewIdentity(c.CertPEM(), c.KeyPEM())
+}
+
+// allBundles are the authorities of all clusters.
+func (r *rig) allBundles() *translate.Bundles {
+	trust := map[string][][]byte{}
+	for _, a := range r.trust {
+		for _, c := range a.Bundle().X509Authorities() {
+			trust[a.TrustDomain().Name()] = append(trust[a.TrustDomain().Name()], c.Raw)
+		}
+	}
+	return translate.NewBundles(trust)
+}
+
+// input is what a proxy's configuration is made of.
+func (r *rig) input(p *proxy, res *resolve.Result) translate.Input {
+	return translate.Input{Proxy: p.Proxy, Result: res, Bindings: p.binds, Identity: p.svid, Bundles: r.bundles, Options: translate.Options{DebugHeaders: true}, Cache: r.caches[p.Cluster]}
+}
+
+// follow makes all Envoys follow their clusters' results, and returns once they have
+// said so.
+func (r *rig) follow(revision int64, results views) {
+	r.t.Helper()
+	r.hangUp() // nobody goes on by what was
 	for id, p := range r.proxies {
-		in := translate.Input{Proxy: p.Proxy, Result: res, Bindings: p.binds, Options: translate.Options{DebugHeaders: true}, Cache: r.cache}
-		old, next := p.state.Load(), translate.Build(in)
+		old, next := p.state.Load(), translate.Build(r.input(p, results[p.Cluster]))
 		p.state.Store(next)
 		r.server.Set(id, next.Resources, changes(old, next), server.Stamp{Revision: revision, At: time.Now()})
 	}
@@ -197,9 +238,34 @@ func (r *rig) settled(revision int64) bool {
 	return seen == len(r.proxies)
 }
 
+// block is the second number of 127.0.0.0/8 addresses that are this process's own.
+type block byte
+
+// newBlock takes a block until the test ends: whoever listens at its last address has it.
+func newBlock(t *testing.T) block {
+	t.Helper()
+	for b := 64; b < 255; b++ {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(b), 255, 254}), listenPort).String())
+		if err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+			return block(b)
+		}
+	}
+	t.Fatal("all blocks of 127.0.0.0/8 are taken")
+	return 0
+}
+
+func (b block) pod(cluster, n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, byte(b), byte(1 + cluster), byte(1 + n)})
+}
+
+// listenPort is the port of every listener; addresses tell them apart.
+const listenPort = 15080
+
 // binds gives every listener of a proxy an address of its own.
 type binds struct {
-	proxy byte
+	own   block
+	proxy int
 	mu    sync.Mutex
 	at    map[string]netip.AddrPort
 }
@@ -210,7 +276,7 @@ func (b *binds) of(key string) (netip.AddrPort, bool) {
 	a, ok := b.at[key]
 	if !ok {
 		n := len(b.at) + 1
-		a = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 78 + b.proxy, byte(n >> 8), byte(n)}), 15080)
+		a = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(b.own), byte(32 + 16*b.proxy + n>>8), byte(n)}), listenPort)
 		b.at[key] = a
 	}
 	return a, true
@@ -228,95 +294,4 @@ func (b *binds) Crossing(translate.Proxy) (netip.AddrPort, bool) { return b.of("
 
 func (b *binds) Entry(translate.Proxy, resolve.FrontendKey, translate.Transport, int32) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
-}
-
-// seen is what a pod saw of a request; it answers with it.
-type seen struct {
-	Address string
-	Method  string
-	URI     string
-	Host    string
-	Headers http.Header
-}
-
-// pods are HTTP servers on addresses of their own, all on one port.
-type pods struct {
-	ca    *authority
-	port  uint16
-	addrs map[cluster.ID][]netip.Addr
-	next  map[cluster.ID]int
-}
-
-// newPods listens on n addresses for each cluster.
-func newPods(t *testing.T, n int, clusters ...cluster.ID) *pods {
-	t.Helper()
-	p := &pods{ca: newAuthority(t), addrs: map[cluster.ID][]netip.Addr{}, next: map[cluster.ID]int{}}
-	var both http.Protocols
-	both.SetHTTP1(true)
-	both.SetUnencryptedHTTP2(true)
-	serve := func(l net.Listener) {
-		s := &http.Server{Protocols: &both, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			_, _ = io.Copy(io.Discard, req.Body)
-			w.Header().Set("x-r", "backend")
-			w.Header().Set("x-r-drop", "backend")
-			_ = json.NewEncoder(w).Encode(seen{Address: l.Addr().String(), Method: req.Method, URI: req.RequestURI, Host: req.Host, Headers: req.Header})
-		})}
-		go func() { _ = s.Serve(l) }()
-		t.Cleanup(func() { _ = s.Close() })
-	}
-	for i, c := range clusters {
-		for j := range n {
-			a := netip.AddrFrom4([4]byte{127, 77, byte(i + 1), byte(j + 1)})
-			l, err := net.Listen("tcp", netip.AddrPortFrom(a, p.port).String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if p.port == 0 {
-				p.port = l.Addr().(*net.TCPAddr).AddrPort().Port()
-			}
-			serve(l)
-			p.addrs[c] = append(p.addrs[c], a)
-		}
-	}
-	return p
-}
-
-// take gives n addresses, in turns.
-func (p *pods) take(c cluster.ID, n int) []netip.Addr {
-	var out []netip.Addr
-	for range n {
-		out = append(out, p.addrs[c][p.next[c]%len(p.addrs[c])])
-		p.next[c]++
-	}
-	return out
-}
-
-// authority issues the certificates of listeners.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	next atomic.Int64
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{key: key}
-}
-
-// issue makes a certificate with its key, as PEM.
-func (a *authority) issue(t *testing.T) (cert, key []byte) {
-	t.Helper()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(a.next.Add(1)), DNSNames: []string{"example.com"}, NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(crand.Reader, tmpl, tmpl, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := x509.MarshalECPrivateKey(a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: k})
 }

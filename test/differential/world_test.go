@@ -3,6 +3,8 @@ package differential
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,27 +15,35 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 )
 
 // The little world: few names, so that everything meets everything. East is the
-// cluster whose Envoys are tried; west is in its network and exports too.
+// cluster whose Envoys are tried; west is in its network and exports too; north is in
+// another network, behind its crossing gateway.
 const (
-	east cluster.ID = "east"
-	west cluster.ID = "west"
+	east  cluster.ID = "east"
+	west  cluster.ID = "west"
+	north cluster.ID = "north"
 )
 
 var (
 	namespaces = []string{"app", "dev", "ext"}
 	services   = []svc{{"app", "a"}, {"app", "b"}, {"ext", "c"}, {"ext", "d"}}
-	hosts      = []string{"example.com", "a.example.com", "b.example.com", "deep.a.example.com", "other.org"}
-	patterns   = []string{"example.com", "a.example.com", "*.example.com", "*.com", "b.example.com", "other.org"}
-	paths      = []string{"/", "/a", "/a/b", "/ab", "/a/b/c", "/v1", "/v1.0", "/x-y_z"}
-	regexes    = []string{"/a.*", "/[a-z]+", "/a(/b)?", "/v\\d(\\.\\d)?", "/.*b"}
-	methods    = []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"}
-	origins    = []string{"https://web.example", "https://a.web.example", "http://web.example:8080", "https://evil.example", "HTTPS://WEB.example:443"}
-	headers    = []string{"x-a", "x-b", "x-c"}
-	values     = []string{"1", "2", "on", "a b"}
-	params     = []string{"p", "q", "r.s"}
+	// homes are the clusters that have a Service.
+	homes    = map[string][]cluster.ID{"a": {east, west, north}, "b": {east}, "c": {east, west, north}, "d": {west, north}}
+	hosts    = []string{"example.com", "a.example.com", "b.example.com", "deep.a.example.com", "other.org"}
+	patterns = []string{"example.com", "a.example.com", "*.example.com", "*.com", "b.example.com", "other.org"}
+	// Server names that connections of TLS ask for, besides the hosts.
+	tlsHosts    = []string{"tls.example", "x.tls.example", "deep.x.tls.example"}
+	tlsPatterns = []string{"tls.example", "*.tls.example", "x.tls.example", "a.example.com", "*.example.com", "*.com"}
+	paths       = []string{"/", "/a", "/a/b", "/ab", "/a/b/c", "/v1", "/v1.0", "/x-y_z"}
+	regexes     = []string{"/a.*", "/[a-z]+", "/a(/b)?", "/v\\d(\\.\\d)?", "/.*b"}
+	methods     = []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"}
+	origins     = []string{"https://web.example", "https://a.web.example", "http://web.example:8080", "https://evil.example", "HTTPS://WEB.example:443"}
+	headers     = []string{"x-a", "x-b", "x-c"}
+	values      = []string{"1", "2", "on", "a b"}
+	params      = []string{"p", "q", "r.s"}
 
 	grpcServices = []string{"pkg.A", "pkg.B", "other"}
 	grpcMethods  = []string{"Get", "Put"}
@@ -41,42 +51,52 @@ var (
 
 type svc struct{ namespace, name string }
 
+// The ports of every Service: two that speak HTTP, one of which nothing is said, one
+// that speaks TLS, one of UDP.
+const (
+	portHTTP, portAlt  = 80, 8080
+	portBytes, portTLS = 9000, 9443
+	portUDP            = 5300
+)
+
 // world makes objects from one source of chance.
 type world struct {
 	*rand.Rand
-	edit     *federation.Edit
-	pods     *pods
-	revision int64
-	born     map[string]int64 // create revisions, by cluster and object
+	// edit is the world as east knows it, far as north does, nil for a world without
+	// north. Neither knows addresses of pods in the other's network.
+	edit, far *federation.Edit
+	pods      *pods
+	revision  int64
+	born      map[string]int64 // create revisions, by cluster and object
 	// steady leaves out what answers 503: every Service has endpoints that are ready.
 	steady bool
 }
 
-// draw makes a clusterset.
-func draw(t *testing.T, seed uint64, p *pods) *federation.Snapshot {
+// draw makes a clusterset, as east and north know it. crossing is where north is entered.
+func draw(t *testing.T, seed uint64, p *pods, crossing string) map[cluster.ID]*federation.Snapshot {
 	t.Helper()
-	b := federation.NewBuilder()
-	newWorld(t, seed, p, b, false)
-	return b.Snapshot()
+	near, far := federation.NewBuilder(), federation.NewBuilder()
+	newWorld(t, seed, p, near, far, crossing)
+	return map[cluster.ID]*federation.Snapshot{east: near.Snapshot(), north: far.Snapshot()}
 }
 
-// newWorld makes the first Snapshot of a Builder.
-func newWorld(t *testing.T, seed uint64, p *pods, b *federation.Builder, steady bool) *world {
+// newWorld makes the first Snapshot of Builders. Without a Builder for north it is a
+// steady world of requests alone.
+func newWorld(t *testing.T, seed uint64, p *pods, near, far *federation.Builder, crossing string) *world {
 	t.Helper()
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), edit: b.Edit(), pods: p, born: map[string]int64{}, steady: steady}
-	for _, c := range []cluster.ID{east, west} {
-		w.edit.SetCluster(federation.Cluster{ID: c, Health: federation.Health{Liveness: federation.Alive},
-			Meta: cluster.Meta{Region: "region-" + string(c), Network: "one", TrustDomain: string(c) + ".test"}})
-		for _, ns := range namespaces {
-			w.put(t, c, cluster.KindNamespace, "", ns, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{cluster.LabelNamespaceName: ns}}})
-		}
+	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), edit: near.Edit(), pods: p, born: map[string]int64{}, steady: far == nil}
+	clusters := []cluster.ID{east, west}
+	if !w.steady {
+		w.far, clusters = far.Edit(), append(clusters, north)
+	}
+	for _, c := range clusters {
+		w.cluster(t, c, crossing)
 	}
 	for _, s := range services {
-		for _, c := range []cluster.ID{east, west} {
-			if c == east && s.name == "d" || c == west && s.name == "b" {
-				continue
+		for _, c := range homes[s.name] {
+			if slices.Contains(clusters, c) {
+				w.service(t, c, s)
 			}
-			w.service(t, c, s)
 		}
 	}
 	if w.one(3) > 0 {
@@ -87,11 +107,46 @@ func newWorld(t *testing.T, seed uint64, p *pods, b *federation.Builder, steady 
 		w.route(t, fmt.Sprintf("edge-%d", i), namespaces[w.IntN(3)], w.gatewayParent())
 	}
 	for i := range 2 + w.IntN(5) {
-		w.route(t, fmt.Sprintf("mesh-%d", i), namespaces[w.IntN(3)], w.meshParent())
+		parent, ns := w.meshParent(), namespaces[w.IntN(3)]
+		if w.chance(2) {
+			ns = string(*parent.Namespace) // a producer's
+		}
+		w.route(t, fmt.Sprintf("mesh-%d", i), ns, parent)
 	}
-	w.edit.SetRevision(w.revision)
-	w.edit.Commit()
+	if !w.steady {
+		for i := range 2 + w.IntN(5) {
+			w.forward(t, fmt.Sprintf("edge-bytes-%d", i), true)
+		}
+		for i := range 2 + w.IntN(5) {
+			w.forward(t, fmt.Sprintf("mesh-bytes-%d", i), false)
+		}
+	}
+	for _, e := range w.views() {
+		e.SetRevision(w.revision)
+		e.Commit()
+	}
 	return w
+}
+
+func (w *world) views() []*federation.Edit {
+	if w.far == nil {
+		return []*federation.Edit{w.edit}
+	}
+	return []*federation.Edit{w.edit, w.far}
+}
+
+func (w *world) cluster(t *testing.T, c cluster.ID, crossing string) {
+	t.Helper()
+	meta := cluster.Meta{Region: "region-" + string(c), Network: "one", TrustDomain: string(c) + ".test"}
+	if c == north {
+		meta.Network, meta.Crossing = "two", []string{crossing}
+	}
+	for _, e := range w.views() {
+		e.SetCluster(federation.Cluster{ID: c, Health: federation.Health{Liveness: federation.Alive}, Meta: meta})
+	}
+	for _, ns := range namespaces {
+		w.put(t, c, cluster.KindNamespace, "", ns, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{cluster.LabelNamespaceName: ns}}})
+	}
 }
 
 func (w *world) one(n int) int { return w.IntN(n) }
@@ -123,15 +178,26 @@ func (w *world) put(t *testing.T, c cluster.ID, kind cluster.Kind, ns, name stri
 		w.born[key] = w.revision
 	}
 	o.Seniority.Revision = w.born[key]
-	if err := w.edit.Apply(federation.Change{Cluster: c, Ref: o.Ref, Object: o}); err != nil {
-		t.Fatal(err)
+	for _, e := range w.views() {
+		known := *o
+		if slice, ok := value.(*cluster.EndpointSlice); ok && (e == w.far) != (c == north) {
+			known.Value = slice.Counted()
+		}
+		if err := e.Apply(federation.Change{Cluster: c, Ref: o.Ref, Object: &known}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 func (w *world) service(t *testing.T, c cluster.ID, s svc) {
 	meta := metav1.ObjectMeta{Namespace: s.namespace, Name: s.name}
-	w.put(t, c, cluster.KindService, s.namespace, s.name, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1",
-		Ports: []corev1.ServicePort{{Name: "http", Port: 80, AppProtocol: ptr("http")}, {Name: "alt", Port: 8080, AppProtocol: ptr("http")}}}})
+	ports := []corev1.ServicePort{{Name: "http", Port: portHTTP, AppProtocol: ptr("http")}, {Name: "alt", Port: portAlt, AppProtocol: ptr("http")}}
+	for _, p := range []corev1.ServicePort{{Name: "bytes", Port: portBytes}, {Name: "tls", Port: portTLS, AppProtocol: ptr("https")}, {Name: "udp", Port: portUDP, Protocol: corev1.ProtocolUDP}} {
+		if !w.steady && !w.chance(6) {
+			ports = append(ports, p)
+		}
+	}
+	w.put(t, c, cluster.KindService, s.namespace, s.name, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: ports}})
 	w.endpoints(t, c, s)
 	if s.name == "a" || s.name == "d" || w.chance(2) {
 		export := &mcsv1beta1.ServiceExport{ObjectMeta: meta}
@@ -148,7 +214,10 @@ func (w *world) service(t *testing.T, c cluster.ID, s svc) {
 
 // endpoints gives a Service some pods.
 func (w *world) endpoints(t *testing.T, c cluster.ID, s svc) {
-	slice := &cluster.EndpointSlice{Service: s.name, Ports: []cluster.EndpointPort{{Name: "http", Port: w.pods.port, Protocol: "TCP"}, {Name: "alt", Port: w.pods.port, Protocol: "TCP"}}}
+	slice := &cluster.EndpointSlice{Service: s.name, Ports: []cluster.EndpointPort{{Name: "udp", Port: w.pods.port, Protocol: "UDP"}}}
+	for _, name := range []string{"http", "alt", "bytes", "tls"} {
+		slice.Ports = append(slice.Ports, cluster.EndpointPort{Name: name, Port: w.pods.port, Protocol: "TCP"})
+	}
 	n := w.IntN(4)
 	if w.steady {
 		n = max(n, 1)
@@ -163,7 +232,11 @@ func (w *world) endpoints(t *testing.T, c cluster.ID, s svc) {
 func (w *world) grant(t *testing.T, ns string) {
 	g := &gatewayv1beta1.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "grant"}}
 	for _, from := range []string{"app", "dev"} {
-		for _, kind := range []string{"HTTPRoute", "GRPCRoute"} {
+		kinds := []string{"HTTPRoute", "GRPCRoute"}
+		if !w.steady {
+			kinds = append(kinds, some(w.Rand, []string{"TCPRoute", "TLSRoute", "UDPRoute"})...)
+		}
+		for _, kind := range kinds {
 			g.Spec.From = append(g.Spec.From, gatewayv1beta1.ReferenceGrantFrom{Group: gatewayv1.GroupName, Kind: gatewayv1.Kind(kind), Namespace: gatewayv1.Namespace(from)})
 		}
 	}
@@ -171,8 +244,9 @@ func (w *world) grant(t *testing.T, ns string) {
 	w.put(t, east, cluster.KindReferenceGrant, ns, g.Name, g)
 }
 
-// gatewayPorts are the ports of the one Gateway; the last speaks TLS.
-var gatewayPorts = []int32{80, 8080, 443}
+// gatewayPorts are the ports of the one Gateway: two of HTTP, one of HTTPS and TLS,
+// one of TCP, one of UDP.
+var gatewayPorts = []int32{80, 8080, 443, 9000, 5300}
 
 func (w *world) gateway(t *testing.T) {
 	g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "gw"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: cluster.ClassCauseway}}
@@ -193,14 +267,26 @@ func (w *world) gateway(t *testing.T) {
 		}
 		g.Spec.Listeners = append(g.Spec.Listeners, l)
 	}
-	for i, name := range some(w.Rand, []string{"", "a.example.com", "*.example.com", "b.example.com"}) {
+	for i, name := range some(w.Rand, []string{"", "a.example.com", "*.example.com", "b.example.com", "tls.example", "*.tls.example"}) {
 		l := gatewayv1.Listener{Name: gatewayv1.SectionName(fmt.Sprintf("s%d", i)), Port: gatewayPorts[2], Protocol: gatewayv1.HTTPSProtocolType,
 			AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: ptr(gatewayv1.NamespacesFromAll)}},
 			TLS:           &gatewayv1.ListenerTLSConfig{CertificateRefs: []gatewayv1.SecretObjectReference{{Name: "tls"}}}}
 		if name != "" {
 			l.Hostname = ptr(gatewayv1.Hostname(name))
 		}
+		if !w.steady && (strings.HasSuffix(name, "tls.example") || w.chance(4)) {
+			l.Protocol = gatewayv1.TLSProtocolType
+			if w.chance(2) {
+				l.TLS = &gatewayv1.ListenerTLSConfig{Mode: ptr(gatewayv1.TLSModePassthrough)}
+			}
+		}
 		g.Spec.Listeners = append(g.Spec.Listeners, l)
+	}
+	for i, p := range []gatewayv1.ProtocolType{gatewayv1.TCPProtocolType, gatewayv1.UDPProtocolType} {
+		if !w.steady && !w.chance(6) {
+			g.Spec.Listeners = append(g.Spec.Listeners, gatewayv1.Listener{Name: gatewayv1.SectionName(strings.ToLower(string(p))), Port: gatewayPorts[3+i], Protocol: p,
+				AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: ptr(gatewayv1.NamespacesFromAll)}}})
+		}
 	}
 	w.certificate(t)
 	w.put(t, east, cluster.KindGateway, g.Namespace, g.Name, g)
@@ -209,7 +295,7 @@ func (w *world) gateway(t *testing.T) {
 // certificate makes, or renews, the Secret of all listeners of TLS.
 func (w *world) certificate(t *testing.T) {
 	t.Helper()
-	cert, key := w.pods.ca.issue(t)
+	cert, key := resolvetest.PEM(t, "example.com")
 	w.put(t, east, cluster.KindSecret, "app", "tls", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "app", Name: "tls"},
 		Type: corev1.SecretTypeTLS, Data: map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key}})
 }
@@ -220,7 +306,7 @@ func (w *world) gatewayParent() gatewayv1.ParentReference {
 	case 0:
 		p.SectionName = ptr(gatewayv1.SectionName("l0"))
 	case 1:
-		p.Port = ptr(gatewayPorts[w.IntN(3)])
+		p.Port = ptr(pick(w.Rand, gatewayPorts[:3]))
 	}
 	return p
 }
@@ -237,244 +323,4 @@ func (w *world) meshParent() gatewayv1.ParentReference {
 		p.Port = ptr(int32(80))
 	}
 	return p
-}
-
-// route makes a route at home in east or, if it may, in west.
-func (w *world) route(t *testing.T, name, ns string, parent gatewayv1.ParentReference) {
-	c := east
-	if parent.Kind != nil && w.chance(4) {
-		c = west
-	}
-	w.routeIn(t, c, name, ns, parent)
-}
-
-func (w *world) routeIn(t *testing.T, c cluster.ID, name, ns string, parent gatewayv1.ParentReference) {
-	r := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
-	r.Spec.ParentRefs = []gatewayv1.ParentReference{parent}
-	if parent.Kind == nil {
-		for _, h := range some(w.Rand, patterns) {
-			r.Spec.Hostnames = append(r.Spec.Hostnames, gatewayv1.Hostname(h))
-		}
-	}
-	if w.chance(5) {
-		g := &gatewayv1.GRPCRoute{ObjectMeta: r.ObjectMeta}
-		g.Spec.CommonRouteSpec, g.Spec.Hostnames = r.Spec.CommonRouteSpec, r.Spec.Hostnames
-		for range 1 + w.IntN(3) {
-			g.Spec.Rules = append(g.Spec.Rules, w.grpcRule())
-		}
-		w.put(t, c, cluster.KindGRPCRoute, ns, name, g)
-		return
-	}
-	for range 1 + w.IntN(3) {
-		r.Spec.Rules = append(r.Spec.Rules, w.rule())
-	}
-	w.put(t, c, cluster.KindHTTPRoute, ns, name, r)
-}
-
-func (w *world) grpcRule() gatewayv1.GRPCRouteRule {
-	var r gatewayv1.GRPCRouteRule
-	for range w.IntN(3) {
-		var m gatewayv1.GRPCRouteMatch
-		if !w.chance(4) {
-			m.Method = &gatewayv1.GRPCMethodMatch{Service: ptr(pick(w.Rand, grpcServices))}
-			if w.chance(2) {
-				m.Method.Method = ptr(pick(w.Rand, grpcMethods))
-			}
-			if w.chance(4) {
-				m.Method = &gatewayv1.GRPCMethodMatch{Type: ptr(gatewayv1.GRPCMethodMatchRegularExpression), Service: ptr("pkg.*"), Method: ptr("G.t")}
-			}
-		}
-		if w.chance(4) {
-			m.Headers = append(m.Headers, gatewayv1.GRPCHeaderMatch{Name: gatewayv1.GRPCHeaderName(pick(w.Rand, headers)), Value: pick(w.Rand, values)})
-		}
-		r.Matches = append(r.Matches, m)
-	}
-	for range 1 + w.IntN(2) {
-		r.BackendRefs = append(r.BackendRefs, gatewayv1.GRPCBackendRef{BackendRef: w.backend()})
-	}
-	return r
-}
-
-func (w *world) rule() gatewayv1.HTTPRouteRule {
-	var r gatewayv1.HTTPRouteRule
-	prefixes := true
-	for range w.IntN(3) {
-		m := w.match()
-		prefixes = prefixes && (m.Path == nil || *m.Path.Type == gatewayv1.PathMatchPathPrefix)
-		r.Matches = append(r.Matches, m)
-	}
-	if w.chance(6) {
-		r.Filters = append(r.Filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: w.redirect(prefixes)})
-		return r
-	}
-	r.Filters = w.filters(prefixes)
-	if w.chance(4) {
-		r.Retry = &gatewayv1.HTTPRouteRetry{Attempts: ptr(1 + w.IntN(2)), Codes: []gatewayv1.HTTPRouteRetryStatusCode{503}}
-	}
-	if w.chance(8) {
-		r.SessionPersistence = &gatewayv1.SessionPersistence{}
-	}
-	for range 1 + w.IntN(3) {
-		b := gatewayv1.HTTPBackendRef{BackendRef: w.backend()}
-		if w.chance(3) {
-			b.Filters = w.modifiers()
-		}
-		if w.chance(6) {
-			b.Filters = append(b.Filters, w.special(prefixes)...)
-		}
-		r.BackendRefs = append(r.BackendRefs, b)
-	}
-	return r
-}
-
-func (w *world) match() gatewayv1.HTTPRouteMatch {
-	var m gatewayv1.HTTPRouteMatch
-	switch w.IntN(4) {
-	case 0:
-		m.Path = &gatewayv1.HTTPPathMatch{Type: ptr(gatewayv1.PathMatchExact), Value: ptr(pick(w.Rand, paths))}
-	case 1:
-		m.Path = &gatewayv1.HTTPPathMatch{Type: ptr(gatewayv1.PathMatchRegularExpression), Value: ptr(pick(w.Rand, regexes))}
-	case 2:
-		m.Path = &gatewayv1.HTTPPathMatch{Type: ptr(gatewayv1.PathMatchPathPrefix), Value: ptr(pick(w.Rand, append(paths, "/a/", "/v1/")))}
-	}
-	if w.chance(4) {
-		m.Method = ptr(gatewayv1.HTTPMethod(pick(w.Rand, methods)))
-	}
-	for _, h := range some(w.Rand, headers[:1+w.IntN(len(headers))]) {
-		if w.chance(2) {
-			continue
-		}
-		x := gatewayv1.HTTPHeaderMatch{Name: gatewayv1.HTTPHeaderName(h), Value: pick(w.Rand, values)}
-		if w.chance(3) {
-			x.Type, x.Value = ptr(gatewayv1.HeaderMatchRegularExpression), pick(w.Rand, []string{"[0-9]", "o.", ".* .*", "1|2", "1,.*"})
-		}
-		m.Headers = append(m.Headers, x)
-	}
-	if w.chance(4) {
-		x := gatewayv1.HTTPQueryParamMatch{Name: gatewayv1.HTTPHeaderName(pick(w.Rand, params)), Value: pick(w.Rand, values[:3])}
-		if w.chance(3) {
-			x.Type, x.Value = ptr(gatewayv1.QueryParamMatchRegularExpression), "[0-9]|o."
-		}
-		m.QueryParams = append(m.QueryParams, x)
-	}
-	return m
-}
-
-func (w *world) pathModifier(prefixes bool) *gatewayv1.HTTPPathModifier {
-	switch {
-	case w.chance(3):
-		return nil
-	case w.chance(2) || !prefixes:
-		return &gatewayv1.HTTPPathModifier{Type: gatewayv1.FullPathHTTPPathModifier, ReplaceFullPath: ptr(pick(w.Rand, []string{"/", "/full", "/full/path", "/full/"}))}
-	}
-	return &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: ptr(pick(w.Rand, []string{"/", "/new", "/new/", "/new/two", ""}))}
-}
-
-func (w *world) redirect(prefixes bool) *gatewayv1.HTTPRequestRedirectFilter {
-	d := &gatewayv1.HTTPRequestRedirectFilter{Path: w.pathModifier(prefixes)}
-	if w.chance(2) {
-		d.Scheme = ptr(pick(w.Rand, []string{"http", "https"}))
-	}
-	if w.chance(2) {
-		d.Hostname = ptr(gatewayv1.PreciseHostname("new.example.org"))
-	}
-	if w.chance(3) {
-		d.Port = ptr(pick(w.Rand, []int32{80, 443, 8443}))
-	}
-	if w.chance(2) {
-		d.StatusCode = ptr(pick(w.Rand, []int{301, 302, 303, 307, 308}))
-	}
-	return d
-}
-
-func (w *world) filters(prefixes bool) []gatewayv1.HTTPRouteFilter {
-	out := w.modifiers()
-	if w.chance(3) {
-		rw := &gatewayv1.HTTPURLRewriteFilter{Path: w.pathModifier(prefixes)}
-		if w.chance(2) {
-			rw.Hostname = ptr(gatewayv1.PreciseHostname("rewritten.example.org"))
-		}
-		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: rw})
-	}
-	if w.chance(6) {
-		out = append(out, w.cors())
-	}
-	for w.chance(4) {
-		out = append(out, w.mirror())
-	}
-	return out
-}
-
-// special are filters of a backendRef that make its share a route of its own.
-func (w *world) special(prefixes bool) (out []gatewayv1.HTTPRouteFilter) {
-	switch w.IntN(4) {
-	case 0:
-		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Path: w.pathModifier(prefixes), Hostname: ptr(gatewayv1.PreciseHostname("own.example.org"))}})
-	case 1:
-		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: w.redirect(prefixes)})
-	case 2:
-		out = append(out, w.mirror())
-	default:
-		out = append(out, w.cors())
-	}
-	return out
-}
-
-func (w *world) mirror() gatewayv1.HTTPRouteFilter {
-	m := &gatewayv1.HTTPRequestMirrorFilter{BackendRef: w.backend().BackendObjectReference}
-	if w.chance(2) {
-		m.Percent = ptr(int32(w.IntN(101)))
-	}
-	return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: m}
-}
-
-func (w *world) cors() gatewayv1.HTTPRouteFilter {
-	return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterCORS, CORS: &gatewayv1.HTTPCORSFilter{
-		AllowOrigins: []gatewayv1.CORSOrigin{pick(w.Rand, []gatewayv1.CORSOrigin{"https://web.example", "https://*.web.example", "http://web.example:8080", "*"})},
-		AllowMethods: []gatewayv1.HTTPMethodWithWildcard{"GET", "PUT"}, MaxAge: 5,
-	}}
-}
-
-func (w *world) modifiers() []gatewayv1.HTTPRouteFilter {
-	var out []gatewayv1.HTTPRouteFilter
-	mods := func(names []string) *gatewayv1.HTTPHeaderFilter {
-		var f gatewayv1.HTTPHeaderFilter
-		for _, h := range some(w.Rand, names) {
-			x := gatewayv1.HTTPHeader{Name: gatewayv1.HTTPHeaderName(h), Value: pick(w.Rand, []string{"s1", "s2", "100%", "%REQ(x)%"})}
-			switch w.IntN(3) {
-			case 0:
-				f.Set = append(f.Set, x)
-			case 1:
-				f.Add = append(f.Add, x)
-			default:
-				f.Remove = append(f.Remove, h)
-			}
-		}
-		return &f
-	}
-	if w.chance(3) {
-		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier, RequestHeaderModifier: mods(headers)})
-	}
-	if w.chance(3) {
-		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterResponseHeaderModifier, ResponseHeaderModifier: mods(responseHeaders)})
-	}
-	return out
-}
-
-// responseHeaders are those that filters change; pods send the first two.
-var responseHeaders = []string{"x-r", "x-r-drop", "x-r-new"}
-
-func (w *world) backend() gatewayv1.BackendRef {
-	s := pick(w.Rand, append(services, svc{"app", "missing"}))
-	b := gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{Namespace: ptr(gatewayv1.Namespace(s.namespace)), Name: gatewayv1.ObjectName(s.name), Port: ptr(int32(80))}}
-	if w.chance(2) {
-		b.Group, b.Kind = ptr(gatewayv1.Group("multicluster.x-k8s.io")), ptr(gatewayv1.Kind("ServiceImport"))
-	}
-	if w.chance(8) {
-		b.Port = ptr(int32(8080))
-	}
-	if w.chance(3) {
-		b.Weight = ptr(pick(w.Rand, []int32{0, 1, 2, 10}))
-	}
-	return b
 }

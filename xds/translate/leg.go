@@ -44,23 +44,18 @@ func legs(rule *resolve.Rule) []*leg {
 	case rule.Redirect != nil:
 		return []*leg{{redirect: rule.Redirect, filters: rule.Filters}}
 	}
-	live, sum := liveBackends(rule)
+	live, sum := rule.Live()
 	if len(live) == 0 {
 		return []*leg{{refuse: true}}
 	}
-	pinned := pinnedLegs(rule)
-	divide := len(pinned) > 0
-	for _, b := range live {
-		divide = divide || needsLeg(rule, b)
-	}
-	if !divide {
+	if !rule.Divided() {
 		return []*leg{{shares: live, sum: sum, filters: rule.Filters}}
 	}
-	out := pinned
+	out := pinnedLegs(rule)
 	var seen uint64
 	last := uint32(0)
 	for i, b := range live {
-		l := &leg{shares: live[i : i+1], sum: uint64(b.Weight), filters: then(rule.Filters, b.Filters), redirect: b.Redirect, refuse: b.Invalid != "", alone: len(live) > 1}
+		l := &leg{shares: live[i : i+1], sum: uint64(b.Weight), filters: rule.Filters.Then(b.Filters), redirect: b.Redirect, refuse: b.Invalid != "", alone: len(live) > 1}
 		seen += uint64(b.Weight)
 		if i < len(live)-1 {
 			// Every share gets something, as far as there are parts enough.
@@ -78,28 +73,6 @@ func (l *leg) chained() bool {
 	return slices.ContainsFunc(l.shares, func(b *resolve.WeightedBackend) bool { return b.Chain != nil && b.Invalid == "" })
 }
 
-// needsLeg reports whether a share has a filter that a weighted cluster can't have.
-func needsLeg(rule *resolve.Rule, b *resolve.WeightedBackend) bool {
-	f, w := &b.Filters, rule.Filters.Rewrite
-	return b.Redirect != nil || f.CORS != nil || f.Auth != nil || len(f.Mirrors) > 0 ||
-		f.Rewrite != nil && (f.Rewrite.ChangesPath() || w != nil && w.ChangesPath())
-}
-
-// then gives a rule's filters with those of a share, save header modifiers.
-func then(rule, share resolve.Filters) resolve.Filters {
-	if share.Rewrite != nil {
-		rule.Rewrite = share.Rewrite
-	}
-	if share.CORS != nil {
-		rule.CORS = share.CORS
-	}
-	if share.Auth != nil {
-		rule.Auth = share.Auth
-	}
-	rule.Mirrors = append(rule.Mirrors[:len(rule.Mirrors):len(rule.Mirrors)], share.Mirrors...)
-	return rule
-}
-
 // within narrows a match to the leg's fraction, or to its sessions.
 func (l *leg) within(match *routev3.RouteMatch, rule *resolve.Rule) *routev3.RouteMatch {
 	switch {
@@ -115,23 +88,6 @@ func (l *leg) within(match *routev3.RouteMatch, rule *resolve.Rule) *routev3.Rou
 
 func fraction(numerator uint32, of typev3.FractionalPercent_DenominatorType) *corev3.RuntimeFractionalPercent {
 	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: numerator, Denominator: of}}
-}
-
-// liveBackends lists the shares that get requests, with the sum of their weights;
-// none if all of them are invalid.
-func liveBackends(rule *resolve.Rule) (live []*resolve.WeightedBackend, sum uint64) {
-	usable := false
-	for i := range rule.Backends {
-		if b := &rule.Backends[i]; b.Weight > 0 {
-			live = append(live, b)
-			sum += uint64(b.Weight)
-			usable = usable || b.Invalid == ""
-		}
-	}
-	if !usable {
-		return nil, 0
-	}
-	return live, sum
 }
 
 // scale keeps the sum of a rule's weights within Envoy's 32 bits.

@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -103,7 +102,7 @@ func (s *routeSet) leg(rule *resolve.Rule, l *leg, match *routev3.RouteMatch, wh
 	before := len(s.needs)
 	list, err := s.act(main, rule, l, exactHost)
 	if err != nil {
-		s.fail(subject, "%s answers %d: %v", where, failure(rule), err)
+		s.fail(subject, "%s answers %d: %v", where, rule.Route.FailureStatus(), err)
 		s.needs = s.needs[:before]
 		s.refuse(main, rule)
 		list = []*routev3.Route{main}
@@ -122,20 +121,11 @@ func (s *routeSet) leg(rule *resolve.Rule, l *leg, match *routev3.RouteMatch, wh
 	return list
 }
 
-// failure is the status of requests that a rule can't serve. GRPCRoute asks for
-// UNAVAILABLE, which is what Envoy makes of 503 for gRPC, HTTPRoute for 500.
-func failure(rule *resolve.Rule) int {
-	if rule.Route.Kind == cluster.KindGRPCRoute {
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
-}
-
 func (s *routeSet) refuse(out *routev3.Route, rule *resolve.Rule) {
 	name, match := out.Name, out.Match
 	out.Reset()
 	out.Name, out.Match = name, match
-	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(failure(rule))}}
+	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(rule.Route.FailureStatus())}}
 	s.debug(out)
 }
 
@@ -199,7 +189,7 @@ func (s *routeSet) forward(out *routev3.Route, rule *resolve.Rule, l *leg, chang
 		ClusterNotFoundResponseCode: routev3.RouteAction_INTERNAL_SERVER_ERROR,
 		Timeout:                     dur(max(rule.RequestTimeout, 0)),
 	}
-	if failure(rule) == http.StatusServiceUnavailable {
+	if rule.Route.FailureStatus() == http.StatusServiceUnavailable {
 		action.ClusterNotFoundResponseCode = routev3.RouteAction_SERVICE_UNAVAILABLE
 	}
 	if w := l.filters.Rewrite; w != nil {

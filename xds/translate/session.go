@@ -82,16 +82,8 @@ func pinnedLegs(rule *resolve.Rule) []*leg {
 		return nil
 	}
 	var out []*leg
-	seen := map[string]bool{}
-	for i := range rule.Backends {
-		b := &rule.Backends[i]
-		if m := shareMark(b); b.Invalid == "" && b.Redirect == nil && !seen[m] {
-			seen[m] = true
-			out = append(out, &leg{shares: []*resolve.WeightedBackend{b}, sum: 1, filters: then(rule.Filters, b.Filters), pinned: true})
-		}
-	}
-	if len(out) < 2 {
-		return nil
+	for _, b := range rule.Pinned() {
+		out = append(out, &leg{shares: []*resolve.WeightedBackend{b}, sum: 1, filters: rule.Filters.Then(b.Filters), pinned: true})
 	}
 	return out
 }
