@@ -30,6 +30,15 @@ func ParseBundle(td spiffeid.TrustDomain, data []byte) (*x509bundle.Bundle, erro
 	return x509bundle.FromX509Authorities(td, roots), nil
 }
 
+// BundleOf is ParseBundle for roots in DER, as a federation.Snapshot has them.
+func BundleOf(td spiffeid.TrustDomain, ders [][]byte) (*x509bundle.Bundle, error) {
+	var data []byte
+	for _, der := range ders {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return ParseBundle(td, data)
+}
+
 func parseRoots(td spiffeid.TrustDomain, data []byte) ([]*x509.Certificate, error) {
 	if len(data) > maxBundleBytes {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(data), maxBundleBytes)

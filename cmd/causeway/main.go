@@ -13,6 +13,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cmd/causeway/client"
 	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
+	"github.com/causeway-mesh/causeway/cmd/causeway/hub"
 	"github.com/causeway-mesh/causeway/cmd/causeway/up"
 )
 
@@ -32,6 +33,7 @@ func main() {
 			fmt.Fprintln(cmd.OutOrStdout(), "causeway", version, runtime.Version())
 		},
 	})
+	root.AddCommand(hub.Command())
 	root.AddCommand(client.Commands(client.Config{})...)
 	admin := clusterset.Config{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
 	root.AddCommand(clusterset.Command(admin))

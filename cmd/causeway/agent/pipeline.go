@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/pem"
 	"log/slog"
 	"slices"
 	"sync"
@@ -155,11 +154,7 @@ func (p *pipeline) trust(snap *federation.Snapshot) {
 			p.log.Warn("trust domain of another cluster is unusable", "trustDomain", name, "error", err)
 			continue
 		}
-		var certs []byte
-		for _, der := range roots {
-			certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-		}
-		b, err := identity.ParseBundle(td, certs)
+		b, err := identity.BundleOf(td, roots)
 		if err != nil {
 			p.log.Warn("trust bundle of another cluster is unusable", "trustDomain", name, "error", err)
 			continue

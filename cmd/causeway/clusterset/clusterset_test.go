@@ -3,8 +3,6 @@ package clusterset
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -20,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
@@ -51,16 +50,18 @@ func must(t *testing.T, args ...string) string {
 // user connects to etcd with what a Secret of the charts holds.
 func user(t *testing.T, endpoints []string, data map[string]string) *etcd.Store {
 	t.Helper()
-	pair, err := tls.X509KeyPair([]byte(data[KeyStoreCert]), []byte(data[KeyStoreKey]))
+	dir := t.TempDir()
+	for name, content := range data {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := mounted.Dir(dir).Store(mounted.StoreCert, mounted.StoreKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(data[KeyStoreRoots])) {
-		t.Fatalf("no roots in %q", data[KeyStoreRoots])
-	}
 	s, err := etcd.New(etcd.Config{
-		Endpoints: endpoints, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots},
+		Endpoints: endpoints, TLS: cfg,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -147,7 +148,7 @@ func TestLifeOfAClusterset(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(must(t, "cluster", "add", "west", "--dir", dir, "-o", "secret")), &secret); err != nil || len(secret.StringData) != len(west.Secret.Data) {
 		t.Errorf("%v: %+v", err, secret)
 	}
-	if west.Secret.Data[KeyGossip] != east.Secret.Data[KeyGossip] || west.Secret.Data[KeyStoreKey] == east.Secret.Data[KeyStoreKey] {
+	if west.Secret.Data[mounted.Gossip] != east.Secret.Data[mounted.Gossip] || west.Secret.Data[mounted.StoreKey] == east.Secret.Data[mounted.StoreKey] {
 		t.Error("clusters share the gossip key and nothing else that is secret")
 	}
 	for _, w := range []values{west, again} {

@@ -205,17 +205,41 @@ func (s *settings) hosts() []string {
 }
 
 // serverCredential certifies etcd's members, all by one certificate. They need the
-// loopback address too, for etcd's own health checks.
+// loopback addresses too, for etcd's own health checks.
 func (f *folder) serverCredential() (*identity.Credential, error) {
-	names, ips := []string{"localhost"}, []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
-	for _, h := range f.set.hosts() {
+	names, ips := sans(f.set.hosts())
+	return f.store.IssueServer(leafTTL, names, ips)
+}
+
+// hubNames are how hubs are reached in the cluster of their chart.
+var hubNames = []string{"causeway-hub.causeway-system.svc", "causeway-hub.causeway-system.svc.cluster.local"}
+
+// hubCredential certifies hubs, as themselves and for callers like grpcurl that
+// know servers by name.
+func (f *folder) hubCredential() (*identity.Credential, error) {
+	id, err := identity.HubID(f.domain.TrustDomain())
+	if err != nil {
+		return nil, err
+	}
+	hosts := hubNames
+	if host, _, err := net.SplitHostPort(f.set.API); err == nil {
+		hosts = append(slices.Clone(hosts), host)
+	}
+	names, ips := sans(hosts)
+	return f.domain.Issue(identity.SVIDRequest{ID: id, TTL: leafTTL, DNSNames: names, IPs: ips})
+}
+
+// sans parts hosts into names and addresses, this machine's own among them.
+func sans(hosts []string) (names []string, ips []netip.Addr) {
+	names, ips = []string{"localhost"}, []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	for _, h := range hosts {
 		if ip, err := netip.ParseAddr(h); err == nil {
 			ips = append(ips, ip)
 		} else {
 			names = append(names, h)
 		}
 	}
-	return f.store.IssueServer(leafTTL, names, ips)
+	return names, ips
 }
 
 func (f *folder) storeRoots() []byte {

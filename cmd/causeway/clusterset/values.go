@@ -10,6 +10,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 )
 
@@ -21,25 +22,9 @@ type place struct {
 	Network string `json:"network,omitempty"`
 }
 
-// SecretName is the Secret that the charts mount unless they are told another.
+// SecretName is the Secret that the charts mount unless they are told another; its
+// keys are the files of package mounted.
 const SecretName = "causeway-clusterset"
-
-// Keys of that Secret. The charts mount it as a folder, so they are file names too.
-const (
-	KeyStoreRoots  = "store-ca.crt"
-	KeyStoreCert   = "store.crt"
-	KeyStoreKey    = "store.key"
-	KeyGossip      = "gossip.key"
-	KeyDomainRoots = "clusterset-ca.crt"
-)
-
-// Further keys for hubs.
-const (
-	KeyPolicyCert = "policy.crt"
-	KeyPolicyKey  = "policy.key"
-	KeyHubCert    = "hub.crt"
-	KeyHubKey     = "hub.key"
-)
 
 // values are those of the charts that `clusterset` and `cluster` write. Each chart's
 // values.schema.json knows them.
@@ -79,11 +64,11 @@ type etcdValues struct {
 // agentData is what a cluster's agents need: nothing of any other cluster's.
 func (f *folder) agentData(agent *identity.Credential) map[string]string {
 	return map[string]string{
-		KeyStoreRoots:  string(f.storeRoots()),
-		KeyStoreCert:   string(agent.CertPEM()),
-		KeyStoreKey:    string(agent.KeyPEM()),
-		KeyGossip:      f.gossip.Reveal() + "\n",
-		KeyDomainRoots: string(f.domainRoots()),
+		mounted.StoreRoots:  string(f.storeRoots()),
+		mounted.StoreCert:   string(agent.CertPEM()),
+		mounted.StoreKey:    string(agent.KeyPEM()),
+		mounted.Gossip:      f.gossip.Reveal() + "\n",
+		mounted.DomainRoots: string(f.domainRoots()),
 	}
 }
 
@@ -119,17 +104,13 @@ func (f *folder) hubValues(server *identity.Credential) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.HubID(f.domain.TrustDomain())
-	if err != nil {
-		return nil, err
-	}
-	svid, err := f.domain.Issue(identity.SVIDRequest{ID: id, TTL: leafTTL})
+	svid, err := f.hubCredential()
 	if err != nil {
 		return nil, err
 	}
 	data := f.agentData(hub)
-	data[KeyPolicyCert], data[KeyPolicyKey] = string(policy.CertPEM()), string(policy.KeyPEM())
-	data[KeyHubCert], data[KeyHubKey] = string(svid.CertPEM()), string(svid.KeyPEM())
+	data[mounted.PolicyCert], data[mounted.PolicyKey] = string(policy.CertPEM()), string(policy.KeyPEM())
+	data[mounted.HubCert], data[mounted.HubKey] = string(svid.CertPEM()), string(svid.KeyPEM())
 	pair := func(c *identity.Credential) map[string]string {
 		return map[string]string{
 			identity.FileCert: string(c.CertPEM()), identity.FileKey: string(c.KeyPEM()), identity.FileBundle: string(f.storeRoots()),

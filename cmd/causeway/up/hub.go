@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -20,30 +19,24 @@ import (
 	"github.com/causeway-mesh/causeway/api/query"
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
-	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
-	"github.com/causeway-mesh/causeway/federation"
+	sethub "github.com/causeway-mesh/causeway/cmd/causeway/hub"
 	"github.com/causeway-mesh/causeway/federation/gossip"
-	"github.com/causeway-mesh/causeway/federation/resolve"
-	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/xds/server"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
-// hub follows the store as any hub does and answers questions: about the whole
-// set from its own view, and about each cluster from that cluster's agent, which
-// runs in the same process.
+// hub answers questions: about the whole set from the view that any hub has, and
+// about each cluster from that cluster's agent, which runs in the same process.
 type hub struct {
 	s      *supervisor
 	store  *etcd.Store
-	loop   *federation.Loop
-	gossip *gossip.Gossip
+	set    *sethub.Hub
 	svid   *identity.Rotator
 	person *identity.Rotator
 	query  *query.Server
 	policy *etcd.Store // by which administrators' commands are carried out
 	admin  *admin.Server
-	result atomic.Pointer[resolve.Result] // of the whole set, as no cluster sees it
 }
 
 func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error) {
@@ -54,15 +47,12 @@ func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error)
 	if h.store, err = s.storeClient(ctx, g, "hub", etcd.HubUser, reg); err != nil {
 		return nil, err
 	}
-	if h.loop, err = federation.NewLoop(federation.LoopConfig{
-		Store: h.store, Logger: log, Registerer: reg,
-		OnSnapshot: h.snapshot,
-	}); err != nil {
-		return nil, err
-	}
-	if h.gossip, err = gossip.New(gossip.Config{
-		Role: gossip.RoleHub, Replica: "0", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Key: s.key, Join: s.peerList,
-		Timing: gossip.Local(), Logger: s.quiet.With("part", "hub"), Registerer: reg,
+	if h.set, err = sethub.New(sethub.Config{
+		Store: h.store, Logger: log, Registerer: reg, OnChange: s.notify,
+		Gossip: gossip.Config{
+			Replica: "0", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Key: s.key, Join: s.peerList,
+			Timing: gossip.Local(), Logger: s.quiet.With("part", "hub"),
+		},
 	}); err != nil {
 		return nil, err
 	}
@@ -74,7 +64,7 @@ func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error)
 	}
 	h.query, err = query.New(query.Config{
 		Views: h.views, Changed: s.waiting, Proxies: h.proxies, Problems: h.problems, Bindings: h.bindings,
-		Barrier: h.barrier, History: h, SVID: h.svid, Bundles: s.trust.domain, Authorize: query.AuthorizeMembers(s.o.clusterset),
+		Barrier: h.barrier, History: h.set, SVID: h.svid, Bundles: s.trust.domain, Authorize: query.AuthorizeMembers(s.o.clusterset),
 		Logger: log, Registerer: reg,
 	})
 	if err != nil {
@@ -84,20 +74,9 @@ func newHub(ctx context.Context, s *supervisor, g *errgroup.Group) (*hub, error)
 		return nil, err
 	}
 	h.admin, err = admin.New(admin.Config{
-		Store: h.policy, Clusters: h.clusters, Authorize: admin.Users(s.o.clusterset, personName), Logger: log,
+		Store: h.policy, Clusters: h.set.Clusters, Authorize: admin.Users(s.o.clusterset, personName), Logger: log,
 	})
 	return h, err
-}
-
-// clusters implements admin.Config.Clusters.
-func (h *hub) clusters() []cluster.ID {
-	var out []cluster.ID
-	if snap := h.loop.Snapshot(); snap != nil {
-		for _, c := range snap.Clusters() {
-			out = append(out, c.ID)
-		}
-	}
-	return out
 }
 
 // serve runs the hub until ctx ends.
@@ -107,16 +86,12 @@ func (h *hub) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.svid.Run(ctx) })
 	g.Go(func() error { return h.person.Run(ctx) })
-	g.Go(func() error { return h.loop.Run(ctx) })
-	g.Go(func() error { return h.gossip.Run(ctx) })
+	g.Go(func() error { return h.set.Run(ctx) })
 	g.Go(func() error {
-		if addr, err := h.gossip.Addr(ctx); err == nil {
-			h.s.addPeer(addr.String())
+		if addr, err := h.set.GossipAddr(ctx); err == nil {
+			h.s.addPeer(addr)
 		}
 		return nil
-	})
-	g.Go(func() error {
-		return agent.JudgeLoop(ctx, "", h.loop, h.gossip, func(map[cluster.ID]gossip.Verdict) { h.s.notify() })
 	})
 	g.Go(func() error {
 		if _, err := h.svid.Wait(ctx); err != nil {
@@ -181,35 +156,16 @@ func (h *hub) serveMetrics(ctx context.Context) error {
 	return nil
 }
 
-// snapshot keeps the hub's own view.
-func (h *hub) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) {
-	if old := h.result.Load(); old != nil {
-		next, _ := old.Update(snap, changed)
-		h.result.Store(next)
-	} else {
-		h.result.Store(resolve.Resolve("", snap))
-	}
-	h.s.notify()
-}
-
-// confirmed is when the store last said that a Loop has all of it.
-func confirmed(l *federation.Loop) time.Time {
-	if s := l.State(); !s.Connected {
-		return s.LastHeard
-	}
-	return time.Now()
-}
-
 // views implements query.Config.Views.
 func (h *hub) views() []query.View {
 	var out []query.View
-	if r := h.result.Load(); r != nil {
-		out = append(out, query.View{Result: r, Confirmed: confirmed(h.loop)})
+	if v, ok := h.set.View(); ok {
+		out = append(out, v)
 	}
 	for _, m := range h.s.list() {
 		v := query.View{Cluster: m.id}
 		if a := m.current(); a != nil {
-			v.Result, v.Confirmed = a.Result(), confirmed(a.Loop())
+			v.Result, v.Confirmed = a.Result(), sethub.Confirmed(a.Loop())
 		} else {
 			v.Result = m.lastResult() // its Envoys still do that
 		}
@@ -264,7 +220,7 @@ func (h *hub) problems() []cluster.Problem {
 			out = append(out, a.Problems()...)
 		}
 	}
-	return append(out, h.loop.Problems()...)
+	return append(out, h.set.Loop().Problems()...)
 }
 
 // bindings implements query.Config.Bindings.
@@ -303,20 +259,5 @@ func (h *hub) barrier(ctx context.Context) (int64, error) {
 			}
 		}
 	}
-	return newest, h.loop.Await(ctx, newest)
-}
-
-// At implements query.History: it resolves what the store held at a revision.
-func (h *hub) At(ctx context.Context, revision int64, id cluster.ID) (query.View, error) {
-	kvs, rev, err := h.store.List(ctx, store.Root, revision)
-	for _, known := range []error{store.ErrCompacted, store.ErrFutureRevision} {
-		if errors.Is(err, known) { // etcd's own words say no more
-			err = fmt.Errorf("revision %d: %w", revision, known)
-		}
-	}
-	if err != nil {
-		return query.View{}, err
-	}
-	snap := federation.Restore(rev, kvs, time.Now())
-	return query.View{Cluster: id, Result: resolve.Resolve(id, snap), Confirmed: time.Now()}, nil
+	return newest, h.set.Loop().Await(ctx, newest)
 }

@@ -3,12 +3,9 @@ package up
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 )
 
@@ -100,26 +98,7 @@ func fileTLS(cacert, cert, key string) (*tls.Config, error) {
 	if cacert == "" || cert == "" || key == "" {
 		return nil, fmt.Errorf("an external store needs --store-cacert, --store-cert and --store-key")
 	}
-	roots, err := os.ReadFile(cacert)
-	if err != nil {
-		return nil, fmt.Errorf("read --store-cacert: %w", err)
-	}
-	pool, err := certPool(roots)
-	if err != nil {
-		return nil, fmt.Errorf("--store-cacert %s: %w", cacert, err)
-	}
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		return nil, fmt.Errorf("load --store-cert and --store-key: %w", err)
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		RootCAs:    pool,
-		// Read at each handshake, so the files may be renewed.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			c, err := tls.LoadX509KeyPair(cert, key)
-			return &c, err
-		},
-	}, nil
+	return mounted.StoreTLS(cacert, cert, key)
 }
 
 // personName is whom the people's certificate names: the administrator.
@@ -170,11 +149,3 @@ func (t *trust) roots() ([]byte, <-chan struct{}) {
 
 // agentUser is the store's user of a cluster's agent.
 func agentUser(id cluster.ID) string { return etcd.AgentUser(string(id)) }
-
-func certPool(pem []byte) (*x509.CertPool, error) {
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(pem) {
-		return nil, errors.New("holds no certificate in PEM")
-	}
-	return p, nil
-}

@@ -1,0 +1,182 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cmd/causeway/client"
+	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
+	"github.com/causeway-mesh/causeway/cmd/causeway/hub"
+	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
+	"github.com/causeway-mesh/causeway/federation/record"
+	"github.com/causeway-mesh/causeway/federation/store"
+	"github.com/causeway-mesh/causeway/federation/store/etcd"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
+)
+
+// free gives loopback addresses that nobody listens on.
+func free(t *testing.T, n int) []string {
+	t.Helper()
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+func command(ctx context.Context, out io.Writer, args ...string) error {
+	admin := clusterset.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }}
+	root := &cobra.Command{Use: "causeway", SilenceErrors: true, SilenceUsage: true}
+	root.AddCommand(hub.Command(), clusterset.Command(admin))
+	root.AddCommand(client.Commands(client.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }})...)
+	cluster, _, err := root.Find([]string{"cluster"})
+	if err != nil {
+		return err
+	}
+	cluster.AddCommand(clusterset.ClusterCommands(admin)...)
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+// credentials writes what a chart would mount.
+func credentials(t *testing.T, values []byte) string {
+	t.Helper()
+	var v struct {
+		Secret struct{ Data map[string]string }
+	}
+	if err := yaml.Unmarshal(values, &v); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range v.Secret.Data {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// From the administrator's folder to an answer: a hub that is run with what
+// `clusterset init` wrote tells of a cluster whose agent has what `cluster add` printed,
+// and lets the administrator drain it.
+func TestHub(t *testing.T) {
+	t.Parallel()
+	at := free(t, 4)
+	endpoint, api := "https://"+at[0], at[1]
+	dir, values := filepath.Join(t.TempDir(), "prod"), filepath.Join(t.TempDir(), "hub.yaml")
+	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", api, "--values", values}
+	if err := command(t.Context(), io.Discard, append(init, "--wait", "1ms")...); err == nil {
+		t.Fatal("there is no etcd yet")
+	}
+	file := func(name string) []byte {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	addr, err := net.ResolveTCPAddr("tcp", at[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	etcdDir := filepath.Join(dir, "etcd")
+	server, err := embedded.New(embedded.Config{
+		Dir: t.TempDir(), CA: file(filepath.Join(etcdDir, "ca.crt")), Cert: file(filepath.Join(etcdDir, "tls.crt")), Key: file(filepath.Join(etcdDir, "tls.key")),
+		Port: addr.Port, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	if err := command(t.Context(), io.Discard, init...); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- command(ctx, io.Discard, "hub", "--clusterset", "prod", "--credentials", credentials(t, file(values)), "--store", endpoint,
+			"--replica", "0", "--listen", api, "--gossip", "127.0.0.1:0", "--metrics", at[2], "--probe", at[3])
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("hub: %v", err)
+		}
+	})
+	eventually(t, "ready", func() bool {
+		r, err := http.Get("http://" + at[3] + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	})
+	if _, err := http.Get("https://" + at[2] + "/metrics"); err == nil {
+		t.Error("metrics for nobody in particular")
+	}
+
+	var west bytes.Buffer
+	if err := command(t.Context(), &west, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := mounted.Dir(credentials(t, west.Bytes())).Store(mounted.StoreCert, mounted.StoreKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := etcd.New(etcd.Config{Endpoints: []string{endpoint}, TLS: cfg, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	meta, err := record.EncodeMeta("west", cluster.Meta{Region: "eu", TrustDomain: "west.prod"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Put(meta.Key, meta.Value)}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "west among the clusters", func() bool {
+		var out bytes.Buffer
+		err := command(t.Context(), &out, "get", "clusters", "--state", dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(out.String(), "west") && strings.Contains(out.String(), "eu")
+	})
+	if err := command(t.Context(), io.Discard, "cluster", "drain", "west", "--over=0s", "--state", dir); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("%s: not within 20 s", what)
+}
