@@ -25,7 +25,8 @@ const (
 // Verdict is what the status of one object should say. Conditions carry neither
 // a time nor a generation: Plan adds them.
 type Verdict struct {
-	// Generation is that of the object that was judged.
+	// Generation is that of the object that was judged; 0 for a ServiceImport, whose
+	// status does not depend on what it says.
 	Generation int64
 	Conditions []metav1.Condition
 	Parents    []Parent // routes: parents; policies: ancestors
@@ -195,8 +196,8 @@ func (p planner) route(old *gatewayv1.RouteStatus, v *Verdict) any {
 		},
 		func(e *entry, w Parent) entry {
 			var was []metav1.Condition
-			if e != nil {
-				was = e.Conditions
+			if e != nil { // the reference is there with its defaults
+				was, w.Ref = e.Conditions, e.ParentRef
 			}
 			return entry{ParentRef: w.Ref, ControllerName: cluster.ControllerName, Conditions: p.conditions(was, w.Conditions, "parent")}
 		})
@@ -216,7 +217,7 @@ func (p planner) policy(old *gatewayv1.PolicyStatus, v *Verdict) any {
 		func(e *entry, w Parent) entry {
 			var was []metav1.Condition
 			if e != nil {
-				was = e.Conditions
+				was, w.Ref = e.Conditions, e.AncestorRef
 			}
 			return entry{AncestorRef: w.Ref, ControllerName: cluster.ControllerName, Conditions: p.conditions(was, w.Conditions, "ancestor")}
 		})
@@ -322,9 +323,17 @@ func (p planner) set(old *gatewayv1.ListenerSetStatus, v *Verdict) any {
 	return next
 }
 
-// kinds is never nil: a Gateway's listener has to name its kinds even if there are none.
+// kinds is never nil: a Gateway's listener has to name its kinds even if there are
+// none. The API's default for the group is filled in, as the API server will.
 func kinds(l Listener) []gatewayv1.RouteGroupKind {
-	return append([]gatewayv1.RouteGroupKind{}, l.SupportedKinds...)
+	out := append([]gatewayv1.RouteGroupKind{}, l.SupportedKinds...)
+	for i := range out {
+		if out[i].Group == nil {
+			g := gatewayv1.Group(gatewayv1.GroupName)
+			out[i].Group = &g
+		}
+	}
+	return out
 }
 
 func (p planner) class(old *gatewayv1.GatewayClassStatus, v *Verdict) any {

@@ -213,6 +213,11 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 		return // it is gone, or not there yet: its arrival touches it
 	}
 	verdict, ok := w.cfg.Judge(ref)
+	if verdict != nil && verdict.Generation == 0 {
+		current := *verdict
+		current.Generation = live.Generation
+		verdict = &current
+	}
 	if !ok || verdict != nil && verdict.Generation != live.Generation {
 		// One of the two lags behind: the next verdict or the next Live tells.
 		w.mu.Lock()

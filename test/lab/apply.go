@@ -223,3 +223,12 @@ func (m *mapper) mapping(kind schema.GroupVersionKind) (*meta.RESTMapping, error
 	m.known = restmapper.NewDiscoveryRESTMapper(groups)
 	return m.known.RESTMapping(kind.GroupKind(), kind.Version)
 }
+
+// ApplyCRDs adds custom resource definitions to a cluster that runs.
+func ApplyCRDs(ctx context.Context, config *rest.Config, c CRDs) error {
+	manifests, err := c.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	return Apply(ctx, config, manifests)
+}
