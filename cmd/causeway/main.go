@@ -36,7 +36,7 @@ func main() {
 	root.AddCommand(hub.Command())
 	root.AddCommand(client.Commands(client.Config{})...)
 	admin := clusterset.Config{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
-	root.AddCommand(clusterset.Command(admin))
+	root.AddCommand(clusterset.Command(admin), clusterset.StoreCommand(admin))
 	if cluster, _, err := root.Find([]string{"cluster"}); err == nil {
 		cluster.AddCommand(clusterset.ClusterCommands(admin)...)
 	}

@@ -32,7 +32,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	cluster := &cobra.Command{Use: "cluster"}
 	cluster.AddCommand(ClusterCommands(cfg)...)
 	root := &cobra.Command{Use: "causeway", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(Command(cfg), cluster)
+	root.AddCommand(Command(cfg), StoreCommand(cfg), cluster)
 	root.SetArgs(args)
 	err = root.ExecuteContext(t.Context())
 	return out.String(), errs.String(), err
@@ -176,6 +176,28 @@ func TestLifeOfAClusterset(t *testing.T) {
 	}
 	if err := write(t.Context(), reader, "/causeway/v1/policy/x"); !errors.Is(err, store.ErrDenied) {
 		t.Errorf("hub writes the policy: %v", err)
+	}
+
+	// What keeps the store in order, by the chart's credentials, and by the folder.
+	must(t, "store", "defragment", "--dir", dir)
+	rootDir, backup := t.TempDir(), t.TempDir()
+	for name, content := range hubs.Etcd.Root {
+		if err := os.WriteFile(filepath.Join(rootDir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"causeway-20200101T000000Z.db", "causeway-20200102T000000Z.db", "mine.db"} {
+		if err := os.WriteFile(filepath.Join(backup, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "store", "snapshot", backup, "--keep", "2", "--credentials", rootDir, "--endpoints", endpoint)
+	left, err := filepath.Glob(filepath.Join(backup, "*"))
+	if err != nil || len(left) != 3 || filepath.Base(left[0]) != "causeway-20200102T000000Z.db" || filepath.Base(left[2]) != "mine.db" {
+		t.Errorf("snapshots: %v, %v", left, err)
+	}
+	if i, err := os.Stat(left[1]); err != nil || i.Size() < 4096 {
+		t.Errorf("snapshot: %v, %v", i, err)
 	}
 
 	if _, _, err := run(t, "cluster", "remove", "west", "--dir", dir); err == nil {

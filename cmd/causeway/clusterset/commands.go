@@ -110,7 +110,7 @@ use --values: the file has what the chart needs.`,
 }
 
 // storeNames are how the chart's own etcd is reached within its cluster.
-var storeNames = []string{"*.causeway-etcd.causeway-system.svc", "*.causeway-etcd.causeway-system.svc.cluster.local", "causeway-etcd.causeway-system.svc"}
+var storeNames = []string{"*.causeway-etcd.causeway-system.svc", "*.causeway-etcd.causeway-system.svc.cluster.local", "causeway-etcd.causeway-system.svc", "causeway-etcd-client.causeway-system.svc"}
 
 func (c *command) init(ctx context.Context, set settings, values string, wait time.Duration) error {
 	if values != "" {
