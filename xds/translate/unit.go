@@ -275,11 +275,11 @@ func (u *unit) makeFrontend(in Input) bool {
 			continue
 		}
 		table, consumer := governing(p, in.Proxy.Namespace)
-		w := wayTo(in, f, p, table, consumer, hopSidecar)
 		if consumer != "" {
-			u.take(w) // all else is Shared
+			u.take(wayTo(in, f, p, table, consumer, hopSidecar)) // all else is Shared
 		}
 		u.add(TypeListener, get(&in.Cache.frontends, f, purposeListener{p.Protocol, p.Port, at, consumer, in.Options}, func() *Resource {
+			w := wayTo(in, f, p, table, consumer, hopSidecar)
 			out := w.listener(FrontendListenerName(f.Key, transport, p.Port), at, hopSidecar)
 			return in.Cache.intern(TypeListener, at.String()+infixFrom+consumer, newResource(out.Name, f.Key.String(), out))
 		}))
@@ -418,7 +418,7 @@ func (u *unit) makeImport(in Input) bool {
 		case protocolTCP:
 			name := own.SNI()
 			u.needs = append(u.needs, endpointUnit(own))
-			u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, own.String()))))
+			u.add(TypeCluster, in.Cache.intern(TypeCluster, "", newResource(name, "ServiceImport/"+u.key.name, edsCluster(name, EndpointsName(own)))))
 			// Whoever enters by this name speaks plain text, and the port TLS. There is
 			// none where no policy asks for it: nobody enters by it then.
 			u.needs = append(u.needs, secureUnit(own))
