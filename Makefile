@@ -80,6 +80,8 @@ golden: ## Rewrite the goldens; review the diff
 
 # Real clusters for `make lab`.
 CLUSTERS ?= 2
+# Packages with tests that need it.
+E2E ?= ./test/lab/... ./deploy/images
 
 .PHONY: lab
 lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)
@@ -92,6 +94,11 @@ lab-down: ## Stop them; nothing is left
 .PHONY: lab-build
 lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server, into the cache (no root)
 	@$(GO) run ./test/lab/cmd/lab build
+
+.PHONY: e2e
+e2e: lab-build ## End-to-end tests on real clusters (root; a quarter of an hour once built). E2E=./test/lab runs one package
+	@$(MAKE) -s images VERSION=e2e
+	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes

@@ -62,9 +62,11 @@ func (c claim) destroy(ctx context.Context) error {
 	}
 	for _, name := range c.names() {
 		errs = append(errs, removeCgroups(ctx, name), os.RemoveAll(runDir(name)))
-		left, _ := filepath.Glob(filepath.Join(cniResults, name+"-*"))
+		left, _ := filepath.Glob(filepath.Join(cniResults, name+"-*-eth0"))
 		for _, f := range left {
-			errs = append(errs, absent(os.Remove(f)))
+			// A pod has one result by its network's name, and one for loopback by its own.
+			pod := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), name+"-"), "-eth0")
+			errs = append(errs, absent(os.Remove(filepath.Join(cniResults, "cni-loopback-"+pod+"-lo"))), absent(os.Remove(f)))
 		}
 	}
 	links, _ := filepath.Glob(filepath.Join(logLinks, "*"))

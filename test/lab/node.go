@@ -185,10 +185,14 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   restrict_oom_score_adj = true # without CAP_SYS_RESOURCE no score can be lowered, and runc would fail
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = %q
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = %q
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = %q
     conf_dir = %q
-`, n.file("containerd"), filepath.Join(runDir(n.name()), "state"), n.socket(), pauseImage, snapshotter, cniFolder(), n.file("cni")), nil
+`, n.file("containerd"), filepath.Join(runDir(n.name()), "state"), n.socket(), pauseImage, snapshotter, filepath.Join(runDir(n.name()), "runc"), cniFolder(), n.file("cni")), nil
 }
 
 const etcdURL = "http://127.0.0.1:2379"
