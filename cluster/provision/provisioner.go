@@ -1,0 +1,420 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+)
+
+// Bounds of the writing.
+const (
+	workers      = 4
+	writeTimeout = 10 * time.Second
+	firstRetry   = 200 * time.Millisecond
+	longestRetry = 30 * time.Second
+	// servedRetry is how long gateways that don't serve a port yet are left alone.
+	servedRetry = 300 * time.Millisecond
+	// foreignRetry is how often it is looked whether what stands in our way is gone.
+	foreignRetry = 30 * time.Second
+	// versionRetry is how often it is asked in which version ServiceImports are served.
+	versionRetry = 15 * time.Second
+	mostPasses   = 8
+)
+
+// Config makes a Provisioner. All but OnStanding, Rate, Burst and Registerer are
+// required.
+type Config struct {
+	Local   cluster.ID
+	Client  *kubernetes.Client
+	Entries *Entries
+	// Want gives an import as the resolver sees it, nil for none. It is false while
+	// nothing is resolved yet.
+	Want func(Name) (*Import, bool)
+	// Names lists all imports that Want has.
+	Names func() []Name
+	// Namespace reports whether this cluster has a namespace.
+	Namespace func(string) bool
+	// Gateways lists this cluster's crossing gateways.
+	Gateways func() []Gateway
+	// OnStanding is told of ServiceImports whose Standing differs. It must not block.
+	OnStanding func([]cluster.Ref)
+	// Rate and Burst bound the writes a second; 50 and 200 if zero.
+	Rate, Burst int
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
+}
+
+// Provisioner keeps ServiceImports, derived Services and EndpointSlices as they should
+// be. It runs in the leader alone. Its methods may be called from any goroutine and never
+// block.
+type Provisioner struct {
+	cfg     Config
+	client  *client
+	served  *served
+	limit   *rate.Limiter
+	metrics *metrics
+
+	mu       sync.Mutex
+	queue    workqueue.TypedRateLimitingInterface[Name] // nil unless Run runs
+	standing map[Name]Standing
+	problems map[Name]string
+}
+
+type metrics struct {
+	writes   *prometheus.CounterVec
+	problems prometheus.Gauge
+}
+
+// New validates and starts nothing.
+func New(cfg Config) (*Provisioner, error) {
+	if err := cfg.Local.Validate(); err != nil {
+		return nil, fmt.Errorf("provisioner: %w", err)
+	}
+	if cfg.Client == nil || cfg.Entries == nil || cfg.Want == nil || cfg.Names == nil || cfg.Namespace == nil || cfg.Gateways == nil || cfg.Logger == nil {
+		return nil, errors.New("provisioner: the configuration is not complete")
+	}
+	if cfg.Rate < 0 || cfg.Burst < 0 {
+		return nil, errors.New("provisioner: Rate and Burst can't be negative")
+	}
+	if cfg.Rate == 0 {
+		cfg.Rate = 50
+	}
+	if cfg.Burst == 0 {
+		cfg.Burst = 4 * cfg.Rate
+	}
+	if cfg.OnStanding == nil {
+		cfg.OnStanding = func([]cluster.Ref) {}
+	}
+	c, err := newClient(cfg.Client)
+	if err != nil {
+		return nil, fmt.Errorf("provisioner: %w", err)
+	}
+	m := &metrics{
+		writes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "causeway_provision_writes_total", Help: "Objects created, changed and deleted for imports, by kind, verb and result."}, []string{"kind", "verb", "result"}),
+		problems: prometheus.NewGauge(prometheus.GaugeOpts{Name: "causeway_provision_problems", Help: "Imports in whose way objects of others stand, or that lack a free entry port."}),
+	}
+	if cfg.Registerer != nil {
+		for _, x := range []prometheus.Collector{m.writes, m.problems} {
+			if err := cfg.Registerer.Register(x); err != nil {
+				return nil, fmt.Errorf("provisioner: register metrics: %w", err)
+			}
+		}
+	}
+	return &Provisioner{
+		cfg: cfg, client: c, served: newServed(), limit: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst), metrics: m,
+		standing: map[Name]Standing{}, problems: map[Name]string{},
+	}, nil
+}
+
+// Touch says that imports have to be looked at: what Want gives of them differs, or
+// their namespace has come or gone.
+func (p *Provisioner) Touch(names []Name) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.queue == nil {
+		return // Run looks at all
+	}
+	for _, n := range names {
+		p.queue.Add(n)
+	}
+}
+
+// TouchAll says that the crossing gateways differ.
+func (p *Provisioner) TouchAll() { p.Touch(p.cfg.Names()) }
+
+// Standing tells how an import stands in this cluster; false for what is not ours, or
+// not known yet.
+func (p *Provisioner) Standing(n Name) (Standing, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.standing[n]
+	return s, ok
+}
+
+// Problems lists what a person has to mend, sorted.
+func (p *Provisioner) Problems() []cluster.Problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []cluster.Problem
+	for _, n := range slices.SortedFunc(maps.Keys(p.problems), compareNames) {
+		ref := refOf(n)
+		out = append(out, cluster.Problem{Cluster: p.cfg.Local, Where: ref.String(), Object: ref.String(), Message: p.problems[n]})
+	}
+	return out
+}
+
+func refOf(n Name) cluster.Ref {
+	return cluster.Ref{Kind: cluster.KindServiceImport, Namespace: n.Namespace, Name: n.Name}
+}
+
+// Run writes until ctx ends, and waits for the writes under way. It may be called again
+// after it returned. Entries must run meanwhile.
+func (p *Provisioner) Run(ctx context.Context) error {
+	told := false
+	for ctx.Err() == nil {
+		version, err := p.client.importVersion()
+		switch {
+		case err != nil:
+			p.cfg.Logger.Warn("ServiceImports can't be written; it is tried again", "in", versionRetry/5, "error", err)
+			wait(ctx, versionRetry/5)
+		case version == "":
+			if !told {
+				p.cfg.Logger.Warn("the API server does not serve ServiceImports: install the CRDs of Multi-Cluster Services; they are picked up when they arrive")
+			}
+			told = true
+			wait(ctx, versionRetry)
+		default:
+			told = false
+			if err := p.work(ctx, version); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// work writes for as long as ServiceImports are served in one version.
+func (p *Provisioner) work(ctx context.Context, version string) error {
+	v, err := newView(p, version)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[Name](firstRetry, longestRetry))
+	v.touch = queue.Add
+	defer queue.ShutDown()
+	wg.Go(func() { v.run(ctx) })
+	if !v.synced(ctx) {
+		return nil
+	}
+	p.mu.Lock()
+	p.queue = queue
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.queue = nil
+		p.mu.Unlock()
+	}()
+	for _, n := range append(p.cfg.Names(), v.names()...) {
+		queue.Add(n)
+	}
+	for range workers {
+		wg.Go(func() {
+			for {
+				n, shut := queue.Get()
+				if shut {
+					return
+				}
+				p.see(ctx, v, queue, n)
+				queue.Done(n)
+			}
+		})
+	}
+	for {
+		wait(ctx, versionRetry)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if now, err := p.client.importVersion(); err == nil && now != version {
+			return nil // look again
+		}
+	}
+}
+
+// see brings one import to where it should be.
+func (p *Provisioner) see(ctx context.Context, v *view, queue workqueue.TypedRateLimitingInterface[Name], n Name) {
+	for range mostPasses {
+		next, again, err := p.pass(ctx, v, n)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !apierrors.IsConflict(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				p.cfg.Logger.Warn("what an import needs can't be written; it is tried again", "import", n, "error", err)
+			}
+			queue.AddRateLimited(n)
+			return
+		case again:
+			continue
+		}
+		queue.Forget(n)
+		if next > 0 {
+			queue.AddAfter(n, next)
+		}
+		return
+	}
+	p.cfg.Logger.Error("writing for an import does not come to rest; somebody else may write the same objects", "import", n)
+	queue.AddAfter(n, foreignRetry)
+}
+
+// pass plans once and writes that. again says that there may be more to write, next
+// when to look without being told.
+func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Duration, again bool, err error) {
+	want, ok := p.cfg.Want(n)
+	if !ok {
+		return time.Second, false, nil
+	}
+	in := input{
+		name: n, want: want, have: v.have(n), local: p.cfg.Local, version: v.version, gateways: p.cfg.Gateways(),
+		serves: func(g Gateway, s socket) bool { return p.served.is(n, g, s) },
+	}
+	in.have.Namespace = p.cfg.Namespace(n.Namespace)
+	if want == nil || !want.Gateways {
+		p.served.forget(n)
+	} else {
+		var socks []socket
+		for _, x := range want.Ports {
+			if number, ok := p.cfg.Entries.Port(n, x.Protocol, x.Number); ok {
+				socks = append(socks, socket{x.Protocol, number})
+			}
+		}
+		p.served.learn(ctx, n, in.gateways, socks)
+	}
+	var out plan
+	p.cfg.Entries.with(func(a *allocation) {
+		in.entries = a
+		out = planFor(in)
+	})
+	p.tell(n, out)
+	for _, o := range out.apply {
+		if err := p.write(ctx, v, n, o); err != nil {
+			if errors.Is(err, errFound) {
+				return 0, true, nil
+			}
+			return 0, false, err
+		}
+	}
+	for _, o := range out.remove {
+		if err := p.remove(ctx, v, n, o); err != nil {
+			return 0, false, err
+		}
+	}
+	switch {
+	case len(out.apply)+len(out.remove) > 0 && out.problem == "":
+		return 0, true, nil
+	case out.waits:
+		return servedRetry, false, nil
+	case out.problem != "":
+		return foreignRetry, false, nil
+	}
+	return 0, false, nil
+}
+
+// errFound says that an object is there which was not known.
+var errFound = errors.New("an object of the name is there already")
+
+func (p *Provisioner) write(ctx context.Context, v *view, n Name, o metav1.Object) error {
+	if err := p.limit.Wait(ctx); err != nil {
+		return err
+	}
+	// What was begun is finished, though leadership may end meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	have := v.find(n, o)
+	verb := "change"
+	if have == nil {
+		// Server-side apply would write over what somebody else made.
+		verb = "create"
+		found, err := p.client.get(ctx, o, v.version)
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			v.learned(n, found)
+			return errFound
+		}
+	}
+	made, err := p.client.apply(ctx, o, have, v.version)
+	p.count(o, verb, err)
+	if err != nil {
+		return err
+	}
+	v.learned(n, made)
+	if s, ok := made.(*corev1.Service); ok {
+		p.cfg.Entries.observe(s, false)
+	}
+	return nil
+}
+
+func (p *Provisioner) remove(ctx context.Context, v *view, n Name, o metav1.Object) error {
+	if err := p.limit.Wait(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	err := p.client.remove(ctx, o, v.version)
+	p.count(o, "delete", err)
+	if err != nil {
+		return err
+	}
+	v.removed(n, o)
+	if s, ok := o.(*corev1.Service); ok {
+		p.cfg.Entries.observe(s, true)
+	}
+	return nil
+}
+
+func (p *Provisioner) count(o metav1.Object, verb string, err error) {
+	result := "done"
+	switch {
+	case apierrors.IsConflict(err):
+		result = "conflict"
+	case err != nil:
+		result = "failed"
+	}
+	p.metrics.writes.WithLabelValues(kindOf(o), verb, result).Inc()
+}
+
+// tell publishes how an import stands.
+func (p *Provisioner) tell(n Name, out plan) {
+	p.mu.Lock()
+	old, had := p.standing[n]
+	differs := had != (out.standing != nil)
+	if out.standing == nil {
+		delete(p.standing, n)
+	} else {
+		differs = differs || old.Ready != out.standing.Ready || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
+		p.standing[n] = *out.standing
+	}
+	fresh := out.problem != "" && p.problems[n] != out.problem
+	if out.problem == "" {
+		delete(p.problems, n)
+	} else {
+		p.problems[n] = out.problem
+	}
+	p.metrics.problems.Set(float64(len(p.problems)))
+	p.mu.Unlock()
+	if fresh {
+		p.cfg.Logger.Warn("an import can't be provisioned", "import", n, "reason", out.problem)
+	}
+	if differs {
+		p.cfg.OnStanding([]cluster.Ref{refOf(n)})
+	}
+}
