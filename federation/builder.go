@@ -238,6 +238,20 @@ func ParentRefs(o *cluster.Object) []gatewayv1.ParentReference {
 	return nil
 }
 
+// RouteHostnames lists the hostnames of the kinds of routes that have any, nil for
+// others.
+func RouteHostnames(o *cluster.Object) []gatewayv1.Hostname {
+	switch v := o.Value.(type) {
+	case *gatewayv1.HTTPRoute:
+		return v.Spec.Hostnames
+	case *gatewayv1.GRPCRoute:
+		return v.Spec.Hostnames
+	case *gatewayv1.TLSRoute:
+		return v.Spec.Hostnames
+	}
+	return nil
+}
+
 // targetKeys lists the sets of other objects' users to which an object belongs.
 func targetKeys(o *cluster.Object) []Key {
 	var out []Key

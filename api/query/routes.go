@@ -50,7 +50,7 @@ func (s *Server) route(r *reading, home View, o *cluster.Object, all bool) *caus
 		Kind: string(o.Kind), Namespace: o.Namespace, Name: o.Name, Cluster: string(o.Cluster),
 		CreatedRevision: o.Seniority.Revision, Created: timestamp(o.Seniority.Created), Origin: o.Origin,
 	}
-	for _, name := range routeHostnames(o) {
+	for _, name := range federation.RouteHostnames(o) {
 		out.Hostnames = append(out.Hostnames, string(name))
 	}
 	// The home cluster judges first; where it is not served here, the view that
@@ -88,19 +88,6 @@ func (s *Server) route(r *reading, home View, o *cluster.Object, all bool) *caus
 	}
 	slices.SortFunc(out.Uses, compareUses)
 	return out
-}
-
-// routeHostnames are those of the kinds of routes that have any.
-func routeHostnames(o *cluster.Object) []gatewayv1.Hostname {
-	switch v := o.Value.(type) {
-	case *gatewayv1.HTTPRoute:
-		return v.Spec.Hostnames
-	case *gatewayv1.GRPCRoute:
-		return v.Spec.Hostnames
-	case *gatewayv1.TLSRoute:
-		return v.Spec.Hostnames
-	}
-	return nil
 }
 
 func parents(rep *resolve.ObjectReport, judge cluster.ID, namespace string) []*causewayv1.RouteParent {

@@ -98,19 +98,9 @@ func (r *reader) allows(l *listenerView, p *parentView, o *cluster.Object) bool 
 	return false
 }
 
-// routeHostnames gives a route's hostnames; TCPRoutes and UDPRoutes have none.
-func routeHostnames(o *cluster.Object) []string {
-	var in []gatewayv1.Hostname
-	switch v := o.Value.(type) {
-	case *gatewayv1.HTTPRoute:
-		in = v.Spec.Hostnames
-	case *gatewayv1.GRPCRoute:
-		in = v.Spec.Hostnames
-	case *gatewayv1.TLSRoute:
-		in = v.Spec.Hostnames
-	}
-	var out []string
-	for _, n := range in {
+// routeHostnames gives a route's hostnames in lower case.
+func routeHostnames(o *cluster.Object) (out []string) {
+	for _, n := range federation.RouteHostnames(o) {
 		out = append(out, strings.ToLower(string(n)))
 	}
 	return out
