@@ -38,7 +38,7 @@ func (r *reader) compileBackends(c *compiled, o *cluster.Object, in []gatewayv1.
 		if p := r.resolveBackend(o, ref.BackendObjectReference, at.via, &b); p != nil {
 			p.message = here.where + ": " + p.message
 			c.unresolve(*p)
-			b.Invalid, b.Chain = p.message, nil
+			b.Invalid, b.Chain, b.ChainRaw = p.message, nil, false
 		}
 		out = append(out, b)
 	}
@@ -108,8 +108,11 @@ func (r *reader) resolveBackendFor(o *cluster.Object, ref gatewayv1.BackendObjec
 	p := r.unusable(o.Kind, speaks, homes, ns, name, port)
 	// What only the report counts for needs to know of a chain where it decides
 	// whether the backend can be used: by a chain it is not called itself.
-	if v.gateway && v.chain && (v.port != 0 || p != nil) && r.chains(o.Kind, v, chain, protocol, port) {
-		b.Chain, p = &chain, nil
+	if v.gateway && v.chain && (v.port != 0 || p != nil) {
+		if by := r.chainedBy(o.Kind, v, chain, protocol, port); by != "" {
+			b.Chain, p = &chain, nil
+			b.ChainRaw = by != cluster.KindHTTPRoute && by != cluster.KindGRPCRoute
+		}
 	}
 	if p != nil {
 		p.message = fmt.Sprintf("%s %s/%s: %s", kind, ns, name, p.message)

@@ -106,7 +106,7 @@ func (d *dumper) backends(depth int, list []WeightedBackend) {
 	for _, b := range list {
 		chain := ""
 		if b.Chain != nil {
-			chain = " then routes of " + b.Chain.String()
+			chain = " then routes of " + b.Chain.String() + flagged(b.ChainRaw, " raw")
 		}
 		d.line(depth, "-> %d %s%s%s", b.Weight, b.Backend, chain, flagged(b.Invalid != "", " 500: "+b.Invalid))
 		d.filters(depth+1, b.Filters)

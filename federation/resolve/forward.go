@@ -88,7 +88,7 @@ func (r *reader) forwardBackends(c *compiled, o *cluster.Object, refs []gatewayv
 		if p := r.resolveBackend(o, refs[i].BackendObjectReference, v, &b); p != nil {
 			p.message = fmt.Sprintf("rules[0].backendRefs[%d]: %s", i, p.message)
 			c.unresolve(*p)
-			b.Invalid, b.Chain = p.message, nil
+			b.Invalid, b.Chain, b.ChainRaw = p.message, nil, false
 		}
 		f.Backends = append(f.Backends, b)
 	}

@@ -106,9 +106,9 @@ func (b binding) selects(protocol string, port int32) bool {
 	return protocolOfKind(b.route.Kind) == protocol && slices.Contains(b.ports, port)
 }
 
-// chains tells whether requests that a Gateway took by a route of some kind go on
-// through the producer routes of a frontend's port.
-func (r *reader) chains(from cluster.Kind, v via, f FrontendKey, protocol string, port int32) bool {
+// chainedBy gives the kind of producer routes of a frontend's port through which
+// requests go on that a Gateway took by a route of some kind; empty for none.
+func (r *reader) chainedBy(from cluster.Kind, v via, f FrontendKey, protocol string, port int32) cluster.Kind {
 	var kinds []cluster.Kind
 	for _, b := range r.bindings(f) {
 		if b.consumer == "" && b.selects(protocol, port) {
@@ -116,7 +116,10 @@ func (r *reader) chains(from cluster.Kind, v via, f FrontendKey, protocol string
 		}
 	}
 	governing := governingKind(protocol, kinds)
-	return governing != "" && readableBy(from, v, governing)
+	if governing == "" || !readableBy(from, v, governing) {
+		return ""
+	}
+	return governing
 }
 
 // refPorts lists the ports of a Service that a parentRef selects, sorted.

@@ -307,6 +307,9 @@ type WeightedBackend struct {
 	// in Gateways: gateways chain once. Find it with Result.Frontend: it has a
 	// Cluster where Backend is another cluster's share.
 	Chain *FrontendKey
+	// ChainRaw is true where those are no HTTPRoutes or GRPCRoutes, so that bytes or
+	// datagrams go through the chain.
+	ChainRaw bool
 	// Redirect, if not nil, answers this share's requests itself.
 	Redirect *Redirect
 	// Invalid, if not empty, says why this share gets 500 (connections: is closed).

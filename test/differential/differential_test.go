@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,8 +47,7 @@ func TestExplainTellsWhatEnvoyDoes(t *testing.T) {
 	var mu sync.Mutex // of outcomes
 	outcomes := map[string]int{}
 	sent := 0
-	for i := range *worlds {
-		seed := *firstSeed + uint64(i)
+	for i, seed := range seeds() {
 		results := views{}
 		for c, snapshot := range draw(t, seed, p, entry.String()) {
 			results[c] = resolve.Resolve(c, snapshot)
@@ -94,6 +94,23 @@ func TestExplainTellsWhatEnvoyDoes(t *testing.T) {
 			t.Errorf("not one request was %s: the test shows nothing about it", want)
 		}
 	}
+}
+
+// onceWrong are worlds in which explain and Envoy once differed, in the order in which
+// they have to follow each other.
+var onceWrong = []uint64{
+	1188, 1189, // a chain whose producer routes are no HTTPRoutes any more
+}
+
+// seeds are those of the worlds to try.
+func seeds() (out []uint64) {
+	if *worlds >= 40 {
+		out = slices.Clone(onceWrong)
+	}
+	for i := range *worlds {
+		out = append(out, *firstSeed+uint64(i))
+	}
+	return out
 }
 
 // compare sends a request and holds what happens against the explanation.

@@ -48,8 +48,8 @@ func tcpTargets(f *resolve.ForwardRule, tls bool) (out []target, needs []unitKey
 		switch {
 		case b.Invalid != "" || !utf8.ValidString(b.Backend.String()):
 		case b.Chain != nil && utf8.ValidString(b.Chain.String()):
-			needs = append(needs, chainUnit(*b.Chain, b.Backend.Port))
-			t.cluster = ChainName(*b.Chain, b.Backend.Port)
+			needs = append(needs, chainUnit(b))
+			t.cluster = ChainName(*b.Chain, b.Backend.Port, b.ChainRaw)
 		case tls:
 			needs = append(needs, backendUnit(b.Backend))
 			t.cluster = b.Backend.String()

@@ -482,7 +482,7 @@ func TestChainWaitsForItsListener(t *testing.T) {
 	}
 	without := *r.state
 	types := maps.Clone(r.state.Resources.types)
-	types[TypeListener], _, _ = types[TypeListener].Delete([]byte(ChainName(key, 80)))
+	types[TypeListener], _, _ = types[TypeListener].Delete([]byte(ChainName(key, 80, false)))
 	without.Resources = &Resources{types: types}
 	r.feed.set(&without)
 	await(t, func() error {
@@ -491,11 +491,11 @@ func TestChainWaitsForItsListener(t *testing.T) {
 		}
 		return nil
 	})
-	before := r.stat(t, "cluster."+ChainName(key, 80)+".upstream_rq_retry")
+	before := r.stat(t, "cluster."+ChainName(key, 80, false)+".upstream_rq_retry")
 	came := make(chan answer, 1)
 	go func() { came <- ask(t, at, "GET", "x", "/") }()
 	await(t, func() error {
-		if r.stat(t, "cluster."+ChainName(key, 80)+".upstream_rq_retry") == before {
+		if r.stat(t, "cluster."+ChainName(key, 80, false)+".upstream_rq_retry") == before {
 			return errors.New("the request does not wait for the listener")
 		}
 		return nil

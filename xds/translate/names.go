@@ -17,7 +17,7 @@ import (
 // would go on by the old routes for as long as the old listener drains.
 //
 //	Listener   frontend/<Frontend>/<port>[+udp]       sidecar
-//	           chain/<Frontend>/<port>                gateway, internal
+//	           chain/<Frontend>/<port>[/raw]          gateway, internal
 //	           gateway/<port>[+udp]                   gateway
 //	           direct/<Backend>/<cluster>             internal: ends tunnels to endpoints that are reached directly
 //	           <server name>                          crossing, internal: ends tunnels for UDP
@@ -30,7 +30,7 @@ import (
 //	           raw/<Backend>                          sidecar, gateway: bytes as they are
 //	           tunnel/<Backend>                       sidecar, gateway: UDP by CONNECT-UDP
 //	           direct/<Backend>/<cluster>             sidecar, gateway: where such a tunnel ends
-//	           chain/<Frontend>/<port>                gateway, leads to the internal listener
+//	           chain/<Frontend>/<port>[/raw]          gateway, leads to the internal listener
 //	           <port>.<svc>.<ns>.svc.clusterset.local crossing: the server name; all those of
 //	                                                  a sidecar too, for its entries
 //	Endpoints  <Backend>[<crossings>]                 all roles; a ServiceImport's without its kind
@@ -52,6 +52,7 @@ const (
 	prefixEntry       = "entry/"
 	infixFrom         = "/from/"
 	prefixRaw         = "raw/"
+	infixRaw          = "raw"
 	prefixTunnel      = "tunnel/"
 	prefixDirect      = "direct/"
 	prefixCertificate = "certificate/"
@@ -96,9 +97,16 @@ func HTTPSRouteName(namespace, name string, l *resolve.Listener) string {
 }
 
 // ChainName is the name of the internal listener, and of the cluster leading to
-// it, by which a gateway chains through a frontend's producer routes.
-func ChainName(key resolve.FrontendKey, port int32) string {
-	return prefixChain + key.String() + "/" + strconv.Itoa(int(port))
+// it, by which a gateway chains through a frontend's producer routes; raw for those
+// that read no requests. They have another name: a listener that changed from the one
+// to the other would keep the connections that the first hop has open, and answer
+// them by the old routes, for as long as it drains.
+func ChainName(key resolve.FrontendKey, port int32, raw bool) string {
+	name := prefixChain + key.String() + "/" + strconv.Itoa(int(port))
+	if raw {
+		name += "/" + infixRaw
+	}
+	return name
 }
 
 // RawName is the name of the cluster that passes bytes to a backend as they are.

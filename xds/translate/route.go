@@ -296,8 +296,8 @@ func (s *routeSet) shareCluster(b *resolve.WeightedBackend) string {
 	case b.Invalid != "":
 		return nameNoCluster
 	case b.Chain != nil && utf8.ValidString(b.Chain.String()):
-		s.needs = append(s.needs, chainUnit(*b.Chain, b.Backend.Port))
-		return ChainName(*b.Chain, b.Backend.Port)
+		s.needs = append(s.needs, chainUnit(b))
+		return ChainName(*b.Chain, b.Backend.Port, b.ChainRaw)
 	}
 	return s.clusterOf(b.Backend)
 }

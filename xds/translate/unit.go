@@ -51,9 +51,10 @@ const (
 type unitKey struct {
 	kind unitKind
 	name string
-	// frontend and port are set for chains, whose name is that of the frontend.
+	// frontend, port and raw are set for chains, whose name is that of the frontend.
 	frontend resolve.FrontendKey
 	port     int32
+	raw      bool
 }
 
 func backendUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitBackend, name: k.String()} }
@@ -64,8 +65,9 @@ func secureUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitSecure,
 
 func tunnelUnit(k resolve.BackendKey) unitKey { return unitKey{kind: unitTunnel, name: k.String()} }
 
-func chainUnit(k resolve.FrontendKey, port int32) unitKey {
-	return unitKey{kind: unitChain, name: k.String(), frontend: k, port: port}
+// chainUnit is what a share goes on through that has a chain.
+func chainUnit(b *resolve.WeightedBackend) unitKey {
+	return unitKey{kind: unitChain, name: b.Chain.String(), frontend: *b.Chain, port: b.Backend.Port, raw: b.ChainRaw}
 }
 
 func (k unitKey) isRoot() bool {
@@ -80,12 +82,22 @@ func (k unitKey) prefix() string { return string(k.kind) + "/" + k.name + "/" }
 
 // compare orders units, in no order that means anything.
 func (k unitKey) compare(o unitKey) int {
-	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.name, o.name), cmp.Compare(k.port, o.port))
+	if c := cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.name, o.name), cmp.Compare(k.port, o.port)); c != 0 || k.raw == o.raw {
+		return c
+	}
+	if k.raw {
+		return 1
+	}
+	return -1
 }
 
 func (k unitKey) String() string {
 	if k.kind == unitChain {
-		return k.prefix() + strconv.Itoa(int(k.port))
+		s := k.prefix() + strconv.Itoa(int(k.port))
+		if k.raw {
+			s += "/" + infixRaw
+		}
+		return s
 	}
 	return string(k.kind) + "/" + k.name
 }
@@ -378,7 +390,7 @@ func (u *unit) makeChain(in Input) {
 		u.fail(subject, "a Gateway chains through its port %d, which it does not have: the share gets 500", u.key.port)
 		return
 	}
-	name := ChainName(f.Key, p.Port)
+	name := ChainName(f.Key, p.Port, u.key.raw)
 	var filter *listenerv3.Filter
 	if p.Producer != nil && p.Producer.Forward != nil {
 		targets, needs := tcpTargets(p.Producer.Forward, false)
