@@ -2,7 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
@@ -83,7 +82,7 @@ func (e *explainer) httpListeners(hop *Hop, on []*resolve.Listener, req Request)
 	var best *resolve.VirtualHost
 	var at *resolve.Listener
 	for _, l := range on {
-		if h := mostSpecific(l.Hosts, req.Host); h != nil && (best == nil || moreSpecific(h.Hostname, best.Hostname)) {
+		if h := mostSpecific(l.Hosts, req.Host); h != nil && (best == nil || resolve.MoreSpecific(h.Hostname, best.Hostname)) {
 			best, at = h, l
 		}
 	}
@@ -101,7 +100,7 @@ func (e *explainer) httpListeners(hop *Hop, on []*resolve.Listener, req Request)
 func (e *explainer) tlsListeners(hop *Hop, on []*resolve.Listener, req Request) string {
 	var at *resolve.Listener
 	for _, l := range on {
-		if name := hostOrAny(l.Hostname); hostMatches(name, req.ServerName) && (at == nil || moreSpecific(name, hostOrAny(at.Hostname))) {
+		if resolve.HostCovers(l.Hostname, req.ServerName) && (at == nil || resolve.MoreSpecific(l.Hostname, at.Hostname)) {
 			at = l
 		}
 	}
@@ -147,36 +146,19 @@ func (e *explainer) tlsListeners(hop *Hop, on []*resolve.Listener, req Request) 
 func (e *explainer) elsewhere(on []*resolve.Listener, at *resolve.Listener, host string) bool {
 	best := at
 	for _, l := range on {
-		if name := hostOrAny(l.Hostname); hostMatches(name, host) &&
-			(!hostMatches(hostOrAny(best.Hostname), host) || moreSpecific(name, hostOrAny(best.Hostname))) {
+		if resolve.HostCovers(l.Hostname, host) && (!resolve.HostCovers(best.Hostname, host) || resolve.MoreSpecific(l.Hostname, best.Hostname)) {
 			best = l
 		}
 	}
 	return best != at
 }
 
-func hostOrAny(h string) string {
-	if h == "" {
-		return "*"
-	}
-	return h
-}
-
 // mostSpecific finds the virtual host that takes a host, nil for none.
 func mostSpecific(hosts []resolve.VirtualHost, host string) (best *resolve.VirtualHost) {
 	for i := range hosts {
-		if h := &hosts[i]; hostMatches(h.Hostname, host) && (best == nil || moreSpecific(h.Hostname, best.Hostname)) {
+		if h := &hosts[i]; resolve.HostCovers(h.Hostname, host) && (best == nil || resolve.MoreSpecific(h.Hostname, best.Hostname)) {
 			best = h
 		}
 	}
 	return best
-}
-
-// moreSpecific compares two names that both cover a host: an exact name beats
-// wildcards, a longer wildcard a shorter one.
-func moreSpecific(a, b string) bool {
-	if wa, wb := strings.HasPrefix(a, "*"), strings.HasPrefix(b, "*"); wa != wb {
-		return wb
-	}
-	return len(a) > len(b)
 }

@@ -69,14 +69,3 @@ func fullMatch(expr, s string) bool {
 	re, err := regexp.Compile("^(?:" + expr + ")$")
 	return err == nil && re.MatchString(s)
 }
-
-// hostMatches tells whether a virtual host's name covers a host.
-func hostMatches(pattern, host string) bool {
-	switch {
-	case pattern == "*":
-		return true
-	case strings.HasPrefix(pattern, "*."):
-		return strings.HasSuffix(host, pattern[1:]) && len(host) > len(pattern)-1
-	}
-	return pattern == host
-}

@@ -186,7 +186,7 @@ func claimedHosts(all []*placed) map[portKey]map[string]*placed {
 			if out[at] == nil {
 				out[at] = map[string]*placed{}
 			}
-			out[at][hostOrAny(l.hostname)] = l
+			out[at][HostOrAny(l.hostname)] = l
 		}
 	}
 	return out
@@ -195,7 +195,7 @@ func claimedHosts(all []*placed) map[portKey]map[string]*placed {
 // narrow gives the hostnames of a route that a listener's hostname leaves.
 func narrow(listener string, hosts []string) []string {
 	if len(hosts) == 0 {
-		return []string{hostOrAny(listener)}
+		return []string{HostOrAny(listener)}
 	}
 	var out []string
 	for _, h := range hosts {
@@ -216,7 +216,7 @@ func (g *gatewayView) merge(l *placed, claimed map[portKey]map[string]*placed) L
 	}
 	// The listener's own hostname is always there, with no rules if need be:
 	// what it covers is not for a less specific listener of the port to answer.
-	hosts := []string{hostOrAny(l.hostname)}
+	hosts := []string{HostOrAny(l.hostname)}
 	byHost := map[string][]*boundRoute{}
 	for _, b := range l.attached {
 		if len(b.hosts) == 0 {
@@ -302,7 +302,7 @@ func seniorForward(list []*boundRoute, v via) *ForwardRule {
 // (listener isolation): requests belong to the most specific listener.
 func takenByMoreSpecific(l *placed, host string, claimed map[portKey]map[string]*placed) bool {
 	mine, others := rankOf(l.hostname), claimed[portKey{l.transport(), l.port}]
-	if len(others) == 1 && others[hostOrAny(l.hostname)] == l {
+	if len(others) == 1 && others[HostOrAny(l.hostname)] == l {
 		return false
 	}
 	for _, name := range coveringNames(host) {

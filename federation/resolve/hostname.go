@@ -27,9 +27,14 @@ func rankOf(host string) hostRank {
 	return hostRank{exact: len(host), length: len(host)}
 }
 
-// covers reports whether every host that b names is one that a names. The empty
-// name and "*" cover everything; "*.x" covers names with at least one more label.
-func covers(a, b string) bool {
+// MoreSpecific reports whether one hostname says more than another: an exact name
+// than wildcards, a longer name than a shorter one (HTTPRouteSpec.hostnames).
+func MoreSpecific(a, b string) bool { return rankOf(a).before(rankOf(b)) }
+
+// HostCovers reports whether every host that b names is one that a names. The empty
+// name and "*" cover everything; "*.x" covers names with at least one more label. Both
+// are in lower case.
+func HostCovers(a, b string) bool {
 	if a == "" || a == "*" {
 		return true
 	}
@@ -45,15 +50,16 @@ func covers(a, b string) bool {
 // intersect gives the hosts that both name, as one name; false if there are none.
 func intersect(a, b string) (string, bool) {
 	switch {
-	case covers(a, b):
-		return hostOrAny(b), true
-	case covers(b, a):
-		return hostOrAny(a), true
+	case HostCovers(a, b):
+		return HostOrAny(b), true
+	case HostCovers(b, a):
+		return HostOrAny(a), true
 	}
 	return "", false
 }
 
-func hostOrAny(h string) string {
+// HostOrAny is "*" for a hostname that is not given, which means all of them.
+func HostOrAny(h string) string {
 	if h == "" {
 		return "*"
 	}

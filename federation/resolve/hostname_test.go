@@ -23,10 +23,10 @@ func TestCoveringNames(t *testing.T) {
 	for _, h := range poolOfHosts[1:] {
 		names := coveringNames(h)
 		for _, n := range append([]string{"*"}, poolOfHosts[1:]...) {
-			if covers(n, h) != slices.Contains(names, n) {
-				t.Errorf("does %q cover %q? covers says %t, coveringNames %q", n, h, covers(n, h), names)
+			if HostCovers(n, h) != slices.Contains(names, n) {
+				t.Errorf("does %q cover %q? covers says %t, coveringNames %q", n, h, HostCovers(n, h), names)
 			}
-			if x, ok := intersect(n, h); ok != (covers(n, h) || covers(h, n)) || ok && (!covers(n, x) || !covers(h, x)) {
+			if x, ok := intersect(n, h); ok != (HostCovers(n, h) || HostCovers(h, n)) || ok && (!HostCovers(n, x) || !HostCovers(h, x)) {
 				t.Errorf("intersection of %q and %q: %q, %t", n, h, x, ok)
 			}
 		}
@@ -97,7 +97,7 @@ func takenBy(g *Gateway, host, path string) string {
 	for i := range g.Listeners {
 		for j := range g.Listeners[i].Hosts {
 			h := &g.Listeners[i].Hosts[j]
-			if covers(h.Hostname, host) && (best == nil || rankOf(h.Hostname).before(rankOf(best.Hostname))) {
+			if HostCovers(h.Hostname, host) && (best == nil || rankOf(h.Hostname).before(rankOf(best.Hostname))) {
 				best = h
 			}
 		}
@@ -116,7 +116,7 @@ func takenBy(g *Gateway, host, path string) string {
 func modelTakes(listeners []string, routes []modelRoute, host, path string) string {
 	at := -1
 	for i, l := range listeners {
-		if covers(l, host) && (at < 0 || rankOf(l).before(rankOf(listeners[at]))) {
+		if HostCovers(l, host) && (at < 0 || rankOf(l).before(rankOf(listeners[at]))) {
 			at = i
 		}
 	}
@@ -131,7 +131,7 @@ func modelTakes(listeners []string, routes []modelRoute, host, path string) stri
 		}
 		rank, knows := hostRank{}, len(r.hostnames) == 0
 		for _, h := range r.hostnames {
-			if covers(h, host) && (!knows || rankOf(h).before(rank)) {
+			if HostCovers(h, host) && (!knows || rankOf(h).before(rank)) {
 				rank, knows = rankOf(h), true
 			}
 		}

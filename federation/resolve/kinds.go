@@ -101,7 +101,7 @@ func newHostSet() *hostSet {
 }
 
 func (s *hostSet) add(host string, o *cluster.Object) {
-	host = hostOrAny(host)
+	host = HostOrAny(host)
 	if s.exactly[host] == nil {
 		s.exactly[host] = o
 	}
@@ -114,7 +114,7 @@ func (s *hostSet) add(host string, o *cluster.Object) {
 
 // meets gives the senior route with a hostname that covers host or that host covers.
 func (s *hostSet) meets(host string) *cluster.Object {
-	host = hostOrAny(host)
+	host = HostOrAny(host)
 	senior := s.below[host]
 	for _, h := range coveringNames(host) {
 		if o := s.exactly[h]; o != nil && (senior == nil || cluster.Older(o, senior)) {

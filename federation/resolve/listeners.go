@@ -290,7 +290,7 @@ func overlap(list []*placed) {
 	by := map[name]*placed{}
 	for _, l := range list {
 		if l.terminates && l.stands() {
-			by[name{l.port, hostOrAny(l.hostname)}] = l
+			by[name{l.port, HostOrAny(l.hostname)}] = l
 		}
 	}
 	for at, l := range by {

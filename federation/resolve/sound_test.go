@@ -164,7 +164,7 @@ func unsoundListeners(g *Gateway) string {
 		}
 		keys[l.Key()], protocols[port], names[port+l.Hostname] = true, class, true
 		for k, h := range l.Hosts {
-			if h.Table == nil || !covers(l.Hostname, h.Hostname) || hosts[port+"/"+h.Hostname] || (l.Protocol == "TLS" && len(h.Table.Rules) > 0) || (l.Protocol != "TLS" && h.Table.Forward != nil) {
+			if h.Table == nil || !HostCovers(l.Hostname, h.Hostname) || hosts[port+"/"+h.Hostname] || (l.Protocol == "TLS" && len(h.Table.Rules) > 0) || (l.Protocol != "TLS" && h.Table.Forward != nil) {
 				return fmt.Sprintf("listener %s: host %s", l.Key(), h.Hostname)
 			}
 			if k > 0 && rankOf(h.Hostname).before(rankOf(l.Hosts[k-1].Hostname)) {

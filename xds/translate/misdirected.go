@@ -80,30 +80,17 @@ func (s *routeSet) httpsHosts(subject string, g *resolve.Gateway, l *resolve.Lis
 }
 
 func listenerDomain(l *resolve.Listener) string {
-	if l.Hostname == "" {
-		return "*"
-	}
-	return strings.ToLower(l.Hostname)
+	return strings.ToLower(resolve.HostOrAny(l.Hostname))
 }
 
 // ownerOf is the listener, by its hostname, that governs a host or a pattern of
-// hosts: the most specific that covers it.
+// hosts: the most specific that covers it; empty for none.
 func ownerOf(host, own string, others []string) string {
 	best := ""
 	for _, d := range append([]string{own}, others...) {
-		if covers(d, host) && len(d) > len(best) {
+		if resolve.HostCovers(d, host) && (best == "" || resolve.MoreSpecific(d, best)) {
 			best = d
 		}
 	}
 	return best
-}
-
-// covers reports whether all hosts of the one pattern are hosts of the other. Both
-// are in lower case.
-func covers(pattern, host string) bool {
-	if pattern == "*" || pattern == host {
-		return true
-	}
-	suffix, wild := strings.CutPrefix(pattern, "*")
-	return wild && strings.HasSuffix(strings.TrimPrefix(host, "*"), suffix)
 }

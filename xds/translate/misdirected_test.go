@@ -54,7 +54,8 @@ func TestMisdirectedRequests(t *testing.T) {
 	g := &resolve.Gateway{Namespace: "app", Name: "gw", Listeners: []resolve.Listener{
 		listener("any", "", "example.org", "x.wildcard.org"),
 		listener("second", "second-example.org", "second-example.org"),
-		listener("wildcard", "*.wildcard.org", "*.wildcard.org", "fourth.wildcard.org", "*.deep.wildcard.org"),
+		listener("wildcard", "*.wildcard.org", "*.wildcard.org", "fourth.wildcard.org", "w.wildcard.org", "*.deep.wildcard.org"),
+		listener("short", "w.wildcard.org", "w.wildcard.org"),
 		listener("fourth", "fourth.wildcard.org", "fourth.wildcard.org"),
 		listener("deep", "*.deep.wildcard.org", "a.deep.wildcard.org"),
 		other, pass,
@@ -68,6 +69,7 @@ func TestMisdirectedRequests(t *testing.T) {
 		{"any", "unknown-example.org", 404},
 		{"any", "x.wildcard.org", 421},
 		{"any", "wildcard.org", 404},
+		{"wildcard", "w.wildcard.org", 421}, // as long as the wildcard, and more specific
 		{"any", "elsewhere.org", 404},
 		{"any", "tls.example.net", 421},
 		{"second", "second-example.org", 200},
