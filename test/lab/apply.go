@@ -32,7 +32,7 @@ import (
 const fieldManager = "causeway-lab"
 
 // applyTimeout is how long Apply waits for a kind or a namespace that is not there yet.
-const applyTimeout = 30 * time.Second
+const applyTimeout = 2 * time.Minute
 
 // Channel is a release channel of Gateway API.
 type Channel string

@@ -25,6 +25,9 @@ type Cluster struct {
 	Kubeconfig string
 	// Config is the same administrator's, for client-go. It has no limit of requests a second.
 	Config *rest.Config
+
+	// What follows is of a lab's clusters alone.
+
 	// Node4 and Node6 are the node's addresses, where hostPorts and NodePorts are reached.
 	Node4, Node6 netip.Addr
 	// LoadBalancers4 and LoadBalancers6 are the prefixes that LoadBalancer Services get their addresses from.
@@ -126,6 +129,9 @@ func (c *Cluster) up(ctx context.Context, o Options, images []string) error {
 // LoadImage loads image archives (of `docker save` or OCI layouts, in tars) into the node.
 // Pods use them with any imagePullPolicy but Always.
 func (c *Cluster) LoadImage(ctx context.Context, archives ...string) error {
+	if c.node == nil {
+		return ErrForeign
+	}
 	for _, a := range archives {
 		if err := c.node.importImage(ctx, a); err != nil {
 			return err
@@ -144,10 +150,18 @@ func (c *Cluster) Apply(ctx context.Context, manifests []byte) error {
 
 // StopAPIServer kills the cluster's API server, as a crash would; pods go on. It returns when
 // its port is closed.
-func (c *Cluster) StopAPIServer() error { return c.apiserver.stop(syscall.SIGKILL, stopGrace) }
+func (c *Cluster) StopAPIServer() error {
+	if c.node == nil {
+		return ErrForeign
+	}
+	return c.apiserver.stop(syscall.SIGKILL, stopGrace)
+}
 
 // StartAPIServer starts it again, and waits until it is ready.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	if c.node == nil {
+		return ErrForeign
+	}
 	if err := c.apiserver.start(); err != nil {
 		return err
 	}

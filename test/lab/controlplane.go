@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	controlPlaneTimeout = 90 * time.Second // until an API server is ready; they share a busy machine
+	controlPlaneTimeout = 3 * time.Minute // until an API server is ready; they share a busy machine
 	stopGrace           = 10 * time.Second
 	serviceRange4       = "10.96.0.0/16" // in every cluster, so they overlap, as in fleets they do
 	serviceRange6       = "fd00:10:96::/112"

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -228,6 +229,7 @@ func TestLab(t *testing.T) {
 		}
 		mustAnswer(t, one, one.Name, "http", "http://echo")
 		images(t, one)
+		adopted(t, l)
 	})
 	if t.Skipped() {
 		return
@@ -248,6 +250,29 @@ func fromMachine(t *testing.T, addr, cluster string) error {
 		return fmt.Errorf("%q answers: %w", who.Cluster, err)
 	}
 	return nil
+}
+
+// adopted uses the clusters as somebody's, which tests leave alone.
+func adopted(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	t.Setenv("CAUSEWAY_E2E_KUBECONFIGS", l.Clusters[1].Kubeconfig+":"+l.Clusters[0].Kubeconfig)
+	t.Setenv("CAUSEWAY_E2E_ADDRESS", l.Machine)
+	t.Setenv("CAUSEWAY_E2E_REGISTRY", "registry.example:5000/team/")
+	foreign := lab.StartTest(t, lab.Options{Clusters: 2, CRDs: lab.CRDs{MCS: true}})
+	if got := lab.TestImage(t, "causeway"); got != "registry.example:5000/team/causeway:e2e" {
+		t.Errorf("the image is called %s", got)
+	}
+	for what, err := range map[string]error{
+		"cut": foreign.Cut(t.Context(), 1, 2), "flat": foreign.Flat(t.Context(), 1, 2), "stop": foreign.Clusters[0].StopAPIServer(), "load": foreign.LoadImage(t.Context(), "x.tar"),
+	} {
+		if !errors.Is(err, lab.ErrForeign) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := foreign.Close(); err != nil {
+		t.Error(err)
+	}
+	mustAnswer(t, foreign.Clusters[0], l.Clusters[1].Name, "http", "http://echo")
 }
 
 // images runs Causeway's own images as strictly as a cluster can be.
