@@ -2,7 +2,8 @@
 // archives that any runtime loads (see deploy/oci):
 //
 //	causeway-VERSION.tar        agent and hub: the static binary
-//	causeway-envoy-VERSION.tar  the data plane: the pinned Envoy with its shared libraries
+//	causeway-envoy-VERSION.tar  the data plane: the pinned Envoy with its shared libraries, and
+//	                            the static binary, which runs it (causeway proxy)
 //	causeway-test-VERSION.tar   echo server and client, for end-to-end tests alone
 //
 // The programs run as user 65532 and write nothing into their root file system. The same
@@ -75,7 +76,7 @@ func build(ctx context.Context, version, out string, names []string) error {
 		case "causeway-test":
 			img, err = program(ctx, tmp, name, "./test/workload", version)
 		case "causeway-envoy":
-			img, err = proxy()
+			img, err = proxy(ctx, tmp, version)
 		default:
 			err = fmt.Errorf("no image is called %q", name)
 		}
@@ -134,8 +135,9 @@ func program(ctx context.Context, tmp, name, pkg, version string) (oci.Image, er
 	}, nil
 }
 
-// proxy is the Envoy that `make envoy` has fetched, or that CAUSEWAY_ENVOY or PATH names.
-func proxy() (oci.Image, error) {
+// proxy is the Envoy that `make envoy` has fetched, or that CAUSEWAY_ENVOY or PATH names,
+// with the program that runs it.
+func proxy(ctx context.Context, tmp, version string) (oci.Image, error) {
 	path, err := envoy.Find("")
 	if err != nil {
 		return oci.Image{}, err
@@ -147,10 +149,11 @@ func proxy() (oci.Image, error) {
 	if err != nil {
 		return oci.Image{}, err
 	}
-	const inside = "/usr/local/bin/envoy"
-	return oci.Image{
-		Entrypoint: []string{inside}, Env: []string{"PATH=/usr/local/bin"},
-		Labels: map[string]string{"dev.causeway.envoy": envoy.Version},
-		Files:  append(libraries, oci.File{Path: inside, Mode: 0o755, Source: path}),
-	}, nil
+	img, err := program(ctx, tmp, "causeway", "./cmd/causeway", version)
+	if err != nil {
+		return oci.Image{}, err
+	}
+	img.Labels = map[string]string{"dev.causeway.envoy": envoy.Version}
+	img.Files = append(append(img.Files, libraries...), oci.File{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path})
+	return img, nil
 }

@@ -283,15 +283,18 @@ func images(t *testing.T, c *lab.Cluster) {
 		t.Fatal(err)
 	}
 	yes, no := true, false
-	for name, want := range map[string]struct{ arg, says string }{
-		"causeway": {"version", "causeway e2e"}, "causeway-envoy": {"--version", "/1.40.0/"},
+	for name, want := range map[string]struct {
+		command   []string
+		arg, says string
+	}{
+		"causeway": {nil, "version", "causeway e2e"}, "causeway-envoy": {[]string{"/usr/local/bin/envoy"}, "--version", "/1.40.0/"},
 	} {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: corev1.PodSpec{
 				RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: &no,
 				Containers: []corev1.Container{{
-					Name: name, Image: lab.TestImage(t, name), Args: []string{want.arg},
+					Name: name, Image: lab.TestImage(t, name), Command: want.command, Args: []string{want.arg},
 					SecurityContext: &corev1.SecurityContext{
 						RunAsNonRoot: &yes, ReadOnlyRootFilesystem: &yes, AllowPrivilegeEscalation: &no,
 						Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
