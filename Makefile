@@ -81,7 +81,7 @@ golden: ## Rewrite the goldens; review the diff
 # Real clusters for `make lab`.
 CLUSTERS ?= 2
 # Packages with tests that need it.
-E2E ?= ./test/lab/... ./deploy/images
+E2E ?= ./test/lab/... ./deploy/images ./test/conformance/...
 
 .PHONY: lab
 lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)
@@ -96,7 +96,7 @@ lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server
 	@$(GO) run ./test/lab/cmd/lab build
 
 .PHONY: e2e
-e2e: lab-build ## End-to-end tests on real clusters (root; a quarter of an hour once built). E2E=./test/lab runs one package
+e2e: lab-build ## End-to-end tests on real clusters (root). E2E=./test/lab runs one package
 	@$(MAKE) -s images VERSION=e2e
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 

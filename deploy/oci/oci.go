@@ -219,12 +219,13 @@ func complete(files []File) ([]File, error) {
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" {
 			return nil, fmt.Errorf("path %q is not absolute and clean", f.Path)
 		}
-		if old, twice := all[f.Path]; twice && !(old.Mode.IsDir() && f.Mode.IsDir()) {
+		old, twice := all[f.Path]
+		switch {
+		case !twice:
+			all[f.Path] = f
+		case !old.Mode.IsDir() || !f.Mode.IsDir():
 			return nil, fmt.Errorf("%s is there twice", f.Path)
-		} else if twice {
-			continue
 		}
-		all[f.Path] = f
 	}
 	for _, f := range files {
 		for dir := path.Dir(f.Path); dir != "/"; dir = path.Dir(dir) {

@@ -94,8 +94,11 @@ func ask(t *testing.T, c *lab.Cluster, argv ...string) (string, error) {
 		return "", err
 	}
 	var a answers
-	if err := json.Unmarshal([]byte(out), &a); err != nil || a.Failed > 0 || len(a.Clusters) != 1 {
-		return "", fmt.Errorf("%s: %v", out, err)
+	if err := json.Unmarshal([]byte(out), &a); err != nil {
+		return "", fmt.Errorf("%s: %w", out, err)
+	}
+	if a.Failed > 0 || len(a.Clusters) != 1 {
+		return "", errors.New(out)
 	}
 	for name := range a.Clusters {
 		return name, nil

@@ -27,13 +27,8 @@ const (
 	maxPods      = 400
 )
 
-// binaries are what a node runs of our own building.
-type binaries struct {
-	kubernetes string
-	images     []string // archives that every node has from the start
-}
-
-// buildNode builds all of it, if need be, and packs the images of a node.
+// packImages packs the images that every node has from the start, next to their binaries
+// in the cache, and returns the archives.
 func packImages(pausePath, corednsPath string) ([]string, error) {
 	var out []string
 	for _, i := range []struct {
