@@ -2,7 +2,6 @@ package explain
 
 import (
 	"net/http"
-	"strings"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
@@ -24,42 +23,8 @@ func answerPreflight(c *resolve.CORS, r *Request) (status int, reason string) {
 	switch {
 	case c == nil || !ok:
 		return 0, ""
-	case originAllowed(c.AllowOrigins, origin):
+	case c.Allows(origin):
 		return http.StatusOK, "the preflight's origin is allowed"
 	}
 	return http.StatusForbidden, "the preflight's origin is not among those of the CORS filter"
-}
-
-func originAllowed(list []string, origin string) bool {
-	scheme, rest, _ := strings.Cut(strings.ToLower(origin), "://")
-	host, port, _ := strings.Cut(rest, ":")
-	if port == "" {
-		port = ownPort(scheme)
-	}
-	for _, o := range list {
-		if o == "*" {
-			return true
-		}
-		s, rest, _ := strings.Cut(strings.ToLower(o), "://")
-		h, p, _ := strings.Cut(rest, ":")
-		if p == "" {
-			p = ownPort(s)
-		}
-		suffix, any := strings.CutPrefix(h, "*")
-		fits := h == host || any && strings.HasSuffix(host, suffix) && len(host) > len(suffix)
-		if s == scheme && p == port && fits {
-			return true
-		}
-	}
-	return false
-}
-
-func ownPort(scheme string) string {
-	switch scheme {
-	case "http":
-		return "80"
-	case "https":
-		return "443"
-	}
-	return ""
 }

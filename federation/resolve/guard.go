@@ -148,3 +148,25 @@ func (r *reader) compileAuth(o *cluster.Object, in *gatewayv1.HTTPExternalAuthFi
 	out.Backend = b.Backend
 	return out, nil
 }
+
+// Allows tells whether requests of an origin, as browsers write it, are allowed
+// (HTTPCORSFilter.allowOrigins). Scheme and host are compared regardless of case, and a
+// scheme's own port may be left out.
+func (c *CORS) Allows(origin string) bool {
+	scheme, host, port := splitOrigin(origin)
+	return slices.ContainsFunc(c.AllowOrigins, func(o string) bool {
+		s, h, p := splitOrigin(o)
+		suffix, wild := strings.CutPrefix(h, "*")
+		fits := h == host || wild && strings.HasSuffix(host, suffix) && len(host) > len(suffix)
+		return o == "*" || s == scheme && p == port && fits
+	})
+}
+
+func splitOrigin(origin string) (scheme, host, port string) {
+	scheme, rest, _ := strings.Cut(strings.ToLower(origin), "://")
+	host, port, given := strings.Cut(rest, ":")
+	if !given {
+		port = map[string]string{"http": "80", "https": "443"}[scheme]
+	}
+	return scheme, host, port
+}

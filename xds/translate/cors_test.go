@@ -3,9 +3,12 @@ package translate
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
@@ -159,4 +162,29 @@ func TestCORSInEnvoy(t *testing.T) {
 		t.Errorf("%d of 100 responses are marked as their share says", n)
 	}
 	r.accepted(t)
+}
+
+// TestOriginsAreThoseThatResolveMeans holds the regular expressions that Envoy gets
+// against resolve.CORS.Allows, which explain goes by.
+func TestOriginsAreThoseThatResolveMeans(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		labels := []string{"web", "a.web", "b.a.web", "xweb", "*", "*.web", "*web", "."}
+		origin := func(name string) string {
+			return pick(t, name+" scheme", []string{"http", "https", "HTTPS", "ftp"}) + "://" + pick(t, name+" label", labels) + pick(t, name+" end", []string{"", ".example", ".EXAMPLE", "xexample"}) +
+				pick(t, name+" port", []string{"", ":80", ":443", ":8080", ":", ":0"})
+		}
+		allowed := origin("allowed")
+		if odds(t, "any", 10) {
+			allowed = "*"
+		}
+		p, err := originPattern(allowed)
+		if err != nil {
+			t.Skip(err) // resolve refuses it too, or it is no origin
+		}
+		asked := strings.ReplaceAll(origin("asked"), "*", "star")
+		fits := regexp.MustCompile("^(?:" + p + ")$").MatchString(asked)
+		if c := (&resolve.CORS{AllowOrigins: []string{allowed}}); c.Allows(asked) != fits {
+			t.Fatalf("%q for %q: %t by resolve, %t by %s", allowed, asked, c.Allows(asked), fits, p)
+		}
+	})
 }
