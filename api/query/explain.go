@@ -84,7 +84,7 @@ func hostPort(scheme, host string, port int32) string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if scheme == "http" && port == 80 || scheme == "https" && port == 443 {
+	if s, _ := explain.SchemeOf(scheme); s.Port == port {
 		return host
 	}
 	return fmt.Sprintf("%s:%d", host, port)

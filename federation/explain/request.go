@@ -2,7 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -46,7 +45,7 @@ func ParseSource(s string) (Source, error) {
 // Request is an HTTP request as far as routing looks at it.
 type Request struct {
 	Method string
-	Scheme string // a key of schemes
+	Scheme string // one of Schemes
 	Host   string // without port, lower case
 	// ServerName is what a client of TLS asks for, lower case: the URL's host.
 	ServerName string
@@ -80,28 +79,11 @@ func (r Request) inPlain() Request {
 	return r
 }
 
-// schemes are the schemes of URLs, as `causeway request` knows them too.
-var schemes = map[string]struct {
-	port            int32 // 0: none of its own
-	http, udp, grpc bool
-	plain           string // for schemes over TLS: the one without
-}{
-	"http": {port: 80, http: true}, "https": {port: 443, http: true, plain: "http"},
-	"ws": {port: 80, http: true}, "wss": {port: 443, http: true, plain: "ws"},
-	"grpc": {port: 80, http: true, grpc: true}, "grpcs": {port: 443, http: true, grpc: true, plain: "grpc"},
-	"tcp": {}, "tls": {port: 443, plain: "tcp"}, "udp": {udp: true},
-}
-
-func (r *Request) http() bool      { return schemes[r.Scheme].http }
-func (r *Request) secure() bool    { return schemes[r.Scheme].plain != "" }
+func (r *Request) http() bool      { return schemes[r.Scheme].Speaks != SpeaksBytes }
+func (r *Request) secure() bool    { return schemes[r.Scheme].TLS() }
 func (r *Request) plainHTTP() bool { return r.http() && !r.secure() }
 
-func (r *Request) transport() string {
-	if schemes[r.Scheme].udp {
-		return "UDP"
-	}
-	return "TCP"
-}
+func (r *Request) transport() string { return schemes[r.Scheme].Transport() }
 
 // NewRequest makes a Request of a URL. Headers are as "Name: value"; a Host
 // header takes the place of the URL's host for the choice of routes in Gateways.
@@ -120,11 +102,11 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	if r.Path == "" {
 		r.Path = "/"
 	}
-	known, ok := schemes[r.Scheme]
+	known, ok := SchemeOf(r.Scheme)
 	if !ok {
-		return Request{}, fmt.Errorf("URL %q: scheme %q is none of %s", rawURL, r.Scheme, strings.Join(slices.Sorted(maps.Keys(schemes)), ", "))
+		return Request{}, fmt.Errorf("URL %q: scheme %q is none of %s", rawURL, r.Scheme, strings.Join(Schemes(), ", "))
 	}
-	r.Port = known.port
+	r.Port = known.Port
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
@@ -135,7 +117,7 @@ func NewRequest(method, rawURL string, headers []string) (Request, error) {
 	if r.Port == 0 {
 		return Request{}, fmt.Errorf("URL %q: scheme %s has no port of its own: write host:port", rawURL, r.Scheme)
 	}
-	if known.grpc {
+	if known.Speaks == SpeaksGRPC {
 		r.Method = "POST"
 		r.Headers = append(r.Headers, resolve.Header{Name: "content-type", Value: "application/grpc"})
 	}

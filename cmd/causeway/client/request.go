@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/causeway-mesh/causeway/federation/explain"
 )
 
 // Answers is what `request -o json` prints.
@@ -156,13 +158,13 @@ func (r *requester) check(t target) error {
 		return fmt.Errorf("-c must be from 1 to %d", maxConcurrency)
 	case r.timeout <= 0:
 		return errors.New("--timeout must be more than zero")
-	case r.method != "" && t.speaks != speaksHTTP:
+	case r.method != "" && t.Speaks != explain.SpeaksHTTP:
 		return fmt.Errorf("-X is for http and https: %s has no methods", t.url.Scheme)
-	case r.http2 && t.speaks != speaksHTTP:
+	case r.http2 && t.Speaks != explain.SpeaksHTTP:
 		return fmt.Errorf("--http2 is for http and https, not %s", t.url.Scheme)
-	case len(r.headers) > 0 && t.speaks == speaksBytes:
+	case len(r.headers) > 0 && t.Speaks == explain.SpeaksBytes:
 		return fmt.Errorf("-H is for HTTP: %s has no headers", t.url.Scheme)
-	case r.tls.any() && !t.tls:
+	case r.tls.any() && !t.TLS():
 		return fmt.Errorf("there is no TLS in %s: leave out %s", t.url.Scheme, r.tls.named())
 	}
 	if r.method == "" {
@@ -207,7 +209,7 @@ func (r *requester) run(ctx context.Context, cfg Config, conn *connection, rawUR
 	if err != nil {
 		return err
 	}
-	if t.tls && !r.share {
+	if t.TLS() && !r.share {
 		r.reconnect = true // or all would go where the first one went
 	}
 	call, done, err := r.caller(t, wire{address: listener.GetAddress(), tls: config, headers: headers})
@@ -227,12 +229,12 @@ type call func(context.Context) Answer
 
 // caller chooses how requests are made; done frees what they share.
 func (r *requester) caller(t target, w wire) (c call, done func(), err error) {
-	switch t.speaks {
-	case speaksGRPC:
+	switch t.Speaks {
+	case explain.SpeaksGRPC:
 		return r.rpcs(t, w)
-	case speaksWebSocket:
+	case explain.SpeaksWebSocket:
 		return r.webSockets(t, w), func() {}, nil
-	case speaksBytes:
+	case explain.SpeaksBytes:
 		return r.bytes(t, w), func() {}, nil
 	}
 	return r.requests(t, w)

@@ -30,7 +30,7 @@ func (r *requester) bytes(t target, w wire) call {
 }
 
 func (r *requester) oneOfBytes(ctx context.Context, t target, w wire) (Answer, error) {
-	conn, seen, err := w.open(ctx, strings.ToLower(t.transport))
+	conn, seen, err := w.open(ctx, strings.ToLower(t.Transport()))
 	if err != nil {
 		return Answer{}, err
 	}
@@ -38,7 +38,7 @@ func (r *requester) oneOfBytes(ctx context.Context, t target, w wire) (Answer, e
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	a := Answer{Result: resultBytes, Headers: map[string][]string{}, TLS: seen}
 	message := r.message()
-	if t.transport == transportUDP {
+	if t.Transport() == "UDP" {
 		if _, err := io.WriteString(conn, message); err != nil {
 			return Answer{}, err
 		}

@@ -49,9 +49,9 @@ func (r *requester) rpcs(t target, w wire) (call, func(), error) {
 	frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(data))), data...)
 	u := url.URL{Scheme: "http", Host: t.url.Host, Path: path}
 	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(!t.tls)
-	protocols.SetHTTP2(t.tls)
-	if t.tls {
+	protocols.SetUnencryptedHTTP2(!t.TLS())
+	protocols.SetHTTP2(t.TLS())
+	if t.TLS() {
 		u.Scheme = "https"
 	}
 	exchange, done := w.exchanges(r, protocols)

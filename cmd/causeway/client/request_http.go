@@ -65,8 +65,8 @@ func (r *requester) requests(t target, w wire) (call, func(), error) {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!r.http2)
-	protocols.SetHTTP2(t.tls)
-	protocols.SetUnencryptedHTTP2(r.http2 && !t.tls)
+	protocols.SetHTTP2(t.TLS())
+	protocols.SetUnencryptedHTTP2(r.http2 && !t.TLS())
 	exchange, done := w.exchanges(r, protocols)
 	return func(ctx context.Context) Answer {
 		var body io.Reader

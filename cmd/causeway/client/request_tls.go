@@ -48,7 +48,7 @@ func (f *tlsFlags) named() string {
 
 // config is that of the target's connections, nil if they are not encrypted.
 func (f *tlsFlags) config(t target) (*tls.Config, error) {
-	if !t.tls {
+	if !t.TLS() {
 		return nil, nil
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.url.Hostname(), InsecureSkipVerify: f.insecure}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -38,41 +37,11 @@ func sourceMessage(s explain.Source) *causewayv1.Source {
 	return out
 }
 
-// speech is what a client speaks to whom it has reached.
-type speech int
-
-const (
-	speaksHTTP speech = iota
-	speaksGRPC
-	speaksWebSocket
-	speaksBytes
-)
-
-const (
-	transportTCP = "TCP"
-	transportUDP = "UDP"
-)
-
 // target is what the URL of a `request` calls for.
 type target struct {
-	url       *url.URL
-	port      int32
-	speaks    speech
-	tls       bool
-	transport string
-}
-
-// schemes lists what a `request` can speak, with the port where none is given.
-var schemes = map[string]target{
-	"http":  {speaks: speaksHTTP, port: 80},
-	"https": {speaks: speaksHTTP, port: 443, tls: true},
-	"grpc":  {speaks: speaksGRPC, port: 80},
-	"grpcs": {speaks: speaksGRPC, port: 443, tls: true},
-	"ws":    {speaks: speaksWebSocket, port: 80},
-	"wss":   {speaks: speaksWebSocket, port: 443, tls: true},
-	"tcp":   {speaks: speaksBytes},
-	"tls":   {speaks: speaksBytes, port: 443, tls: true},
-	"udp":   {speaks: speaksBytes, transport: transportUDP},
+	explain.Scheme
+	url  *url.URL
+	port int32
 }
 
 // parseTarget reads the URL of a `request`, which may leave out its scheme.
@@ -84,21 +53,18 @@ func parseTarget(raw string) (target, error) {
 	if err != nil {
 		return target{}, fmt.Errorf("URL: %w", err)
 	}
-	t, known := schemes[u.Scheme]
+	scheme, known := explain.SchemeOf(u.Scheme)
 	switch {
 	case !known:
-		return target{}, fmt.Errorf("URL %s: the scheme must be one of %s", raw, among(slices.Sorted(maps.Keys(schemes))))
+		return target{}, fmt.Errorf("URL %s: the scheme must be one of %s", raw, among(explain.Schemes()))
 	case u.Hostname() == "":
 		return target{}, fmt.Errorf("URL %s has no host", raw)
 	case u.User != nil:
 		return target{}, errors.New("a URL with user and password is not supported: give a header, -H \"Authorization: ...\"")
-	case t.speaks == speaksBytes && (u.Path != "" && u.Path != "/" || u.RawQuery != ""):
+	case scheme.Speaks == explain.SpeaksBytes && (u.Path != "" && u.Path != "/" || u.RawQuery != ""):
 		return target{}, fmt.Errorf("URL %s: %s has no paths; -d is the message", raw, u.Scheme)
 	}
-	t.url = u
-	if t.transport == "" {
-		t.transport = transportTCP
-	}
+	t := target{Scheme: scheme, url: u, port: scheme.Port}
 	if p := u.Port(); p != "" {
 		port, err := strconv.Atoi(p)
 		if err != nil || port < 1 || port > 65535 {
@@ -166,7 +132,7 @@ func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causeway
 	if from.Gateway != "" {
 		var ports []string
 		for _, l := range p.GetListeners() {
-			if l.GetPort() == port && l.GetTransport() == t.transport {
+			if l.GetPort() == port && l.GetTransport() == t.Transport() {
 				return l, nil
 			}
 			ports = append(ports, portName(l))
@@ -174,7 +140,7 @@ func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causeway
 		if len(ports) == 0 {
 			return nil, fmt.Errorf("gateway %s has no listener that works: see `causeway get proxies %s/%s -o yaml`", from, from.Namespace, from.Gateway)
 		}
-		return nil, fmt.Errorf("gateway %s has no listener on %s port %d; its ports are: %s", from, t.transport, port, among(ports))
+		return nil, fmt.Errorf("gateway %s has no listener on %s port %d; its ports are: %s", from, t.Transport(), port, among(ports))
 	}
 	want, ok := explain.FrontendOf(host, from.Namespace)
 	if !ok {
@@ -186,7 +152,7 @@ func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causeway
 		of := l.GetTarget()
 		have := resolve.FrontendKey{Kind: cluster.Kind(of.GetKind()), Namespace: of.GetNamespace(), Name: of.GetName()}
 		switch {
-		case have == want && l.GetPort() == port && l.GetTransport() == t.transport:
+		case have == want && l.GetPort() == port && l.GetTransport() == t.Transport():
 			return l, nil
 		case have == want:
 			ports = append(ports, portName(l))
@@ -198,7 +164,7 @@ func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causeway
 	slices.Sort(names)
 	switch {
 	case len(ports) > 0:
-		return nil, fmt.Errorf("%s has no %s port %d in cluster %s; its ports are: %s", want, t.transport, port, string(from.Cluster), among(ports))
+		return nil, fmt.Errorf("%s has no %s port %d in cluster %s; its ports are: %s", want, t.Transport(), port, string(from.Cluster), among(ports))
 	case len(otherKinds) > 0:
 		return nil, fmt.Errorf("no %s in cluster %s; did you mean %s?", want, string(from.Cluster), otherKinds[0])
 	case len(names) == 0:
@@ -209,8 +175,8 @@ func findListener(p *causewayv1.Proxy, from explain.Source, t target) (*causeway
 
 // portName is a listener's port as errors list it: "80", "53/UDP".
 func portName(l *causewayv1.ProxyListener) string {
-	if l.GetTransport() == transportUDP {
-		return itoa(l.GetPort()) + "/" + transportUDP
+	if udp := "UDP"; l.GetTransport() == udp {
+		return itoa(l.GetPort()) + "/" + udp
 	}
 	return itoa(l.GetPort())
 }
