@@ -240,7 +240,16 @@ func TestEndpointsThemselves(t *testing.T) {
 
 	// The nearer cluster overflows: the other one's endpoints come before any goes.
 	in.want.Sources[1].Used = true
+	label := map[string]string{}
+	for _, s := range h.Slices {
+		label[s.Name] = s.Labels[discoveryv1.LabelServiceName]
+	}
 	a.settle(t, in, func(h Have) {
+		for _, s := range h.Slices {
+			if was, ok := label[s.Name]; ok && was != s.Labels[discoveryv1.LabelServiceName] {
+				t.Errorf("slice %s is relabelled, which kube-proxy does not understand", s.Name)
+			}
+		}
 		if !slices.Contains(proxied(h), "10.1.0.1:8080 http") {
 			t.Errorf("nothing is served meanwhile: %v", proxied(h))
 		}
@@ -294,10 +303,12 @@ func TestThroughGateways(t *testing.T) {
 	equal(t, "waits", p.waits, false)
 	equal(t, "slices", len(a.have[catalog].Slices), 1)
 	equal(t, "source", a.have[catalog].Slices[0].Labels[mcsv1beta1.LabelSourceCluster], "east")
-	// Another leader knows of nothing yet, and takes nothing away.
-	in.serves = none
-	a.settle(t, in, nothing)
-	equal(t, "writes of a new leader", len(a.writes), 0)
+	// Another leader knows of nothing yet, or of the half, and takes nothing away.
+	for _, knows := range []func(Gateway, socket) bool{none, func(_ Gateway, s socket) bool { return s.protocol == "TCP" }} {
+		in.serves = knows
+		a.settle(t, in, nothing)
+		equal(t, "writes of a new leader", len(a.writes), 0)
+	}
 	in.serves = all
 	// All gateways are lost: what there was stays.
 	before := fmt.Sprint(proxied(a.have[catalog]), a.have[catalog].Import.Spec.IPs)
