@@ -2,6 +2,7 @@ package provision
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -123,7 +124,7 @@ func (p *planner) keep() {
 	if !p.want.Headless && len(ips) == 0 {
 		ready, why = mcsv1beta1.ServiceImportReasonPending, "the derived Service has no address yet"
 		if s := p.have.Service; s != nil && len(s.Spec.ClusterIPs) > 0 && len(p.families()) > 0 {
-			ready, why = mcsv1beta1.ServiceImportReasonIPFamilyNotSupported, "the crossing gateways have no address of a family that this cluster's Services have"
+			ready, why = mcsv1beta1.ServiceImportReasonIPFamilyNotSupported, fmt.Sprintf("its endpoints here are of %v, and this cluster's Services are not", p.families())
 		}
 	}
 	p.standing = p.stands(ready, why, max(len(want), p.mine()))
@@ -234,11 +235,25 @@ func (p *planner) unreachable() (out []string) {
 	return out
 }
 
-// families are those of the crossing gateways; none if no gateway is known.
+// families are those by which clients can reach an endpoint: the crossing gateways', or
+// the endpoints' own. None if there is none.
 func (p *planner) families() (out []corev1.IPFamily) {
-	for _, g := range p.gateways {
-		if f := familyOf(g.Addr); !slices.Contains(out, f) {
+	add := func(a netip.Addr) {
+		if f := familyOf(a); !slices.Contains(out, f) {
 			out = append(out, f)
+		}
+	}
+	if p.want.Gateways {
+		for _, g := range p.gateways {
+			add(g.Addr)
+		}
+	} else {
+		for _, s := range p.want.Sources {
+			for _, x := range s.Slices {
+				for _, e := range x.Endpoints {
+					add(e.Addr)
+				}
+			}
 		}
 	}
 	slices.Sort(out)
@@ -246,16 +261,13 @@ func (p *planner) families() (out []corev1.IPFamily) {
 }
 
 // addresses are the derived Service's, those alone behind which there can be an
-// endpoint. While no gateway is known it is those that were given before.
+// endpoint. While there is none it is those that were given before.
 func (p *planner) addresses() []string {
 	s := p.have.Service
 	if s == nil || p.want.Headless {
 		return nil
 	}
 	all := slices.DeleteFunc(slices.Clone(s.Spec.ClusterIPs), func(ip string) bool { return ip == "" || ip == corev1.ClusterIPNone })
-	if !p.want.Gateways {
-		return all
-	}
 	known := p.families()
 	if len(known) == 0 {
 		if p.have.Import == nil || len(p.have.Import.Spec.IPs) == 0 {

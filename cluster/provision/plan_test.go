@@ -391,6 +391,18 @@ func TestDualStack(t *testing.T) {
 	in.gateways = []Gateway{gateway("fd01::1")}
 	p := a.settle(t, in, nothing)
 	equal(t, "ready", p.standing.Ready.Reason, string(mcsv1beta1.ServiceImportReasonIPFamilyNotSupported))
+	// Endpoints themselves: nobody is sent to an address behind which there is nothing.
+	a = withNamespace()
+	a.dual = true
+	in.want.Gateways = false
+	a.settle(t, in, nothing)
+	equal(t, "families of the endpoints", fmt.Sprint(a.have[catalog].Import.Spec.IPFamilies), "[IPv4]")
+	in.want.Sources = append(in.want.Sources, source("north", false, true, pod("fd02::1", true)))
+	a.settle(t, in, nothing)
+	equal(t, "families of more", fmt.Sprint(a.have[catalog].Import.Spec.IPFamilies), "[IPv4 IPv6]")
+	in.want.Sources = nil
+	a.settle(t, in, nothing)
+	equal(t, "families without an endpoint", fmt.Sprint(a.have[catalog].Import.Spec.IPFamilies), "[IPv4 IPv6]")
 }
 
 // Exported labels and annotations come and go; others', and what the API server would

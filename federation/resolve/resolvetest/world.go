@@ -246,11 +246,8 @@ func packSlice(t testing.TB, in *discoveryv1.EndpointSlice) *cluster.EndpointSli
 			if err != nil {
 				t.Fatal(err)
 			}
-			ready := deref(e.Conditions.Ready, true)
-			x := cluster.Endpoint{Addr: addr, Ready: ready, Serving: deref(e.Conditions.Serving, ready), Terminating: deref(e.Conditions.Terminating, false)}
-			if e.TargetRef != nil {
-				x.Pod = e.TargetRef.Name
-			}
+			x := cluster.PackEndpoint(&e)
+			x.Addr = addr
 			out.Endpoints = append(out.Endpoints, x)
 		}
 	}
