@@ -150,6 +150,9 @@ func createFile(path string, data []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// ReadSecretFile reads a file that WriteFile wrote with mode 0600, of at most 1 MiB.
+func ReadSecretFile(path string) ([]byte, error) { return readSecret(path, maxKeyringFile) }
+
 // readSecret reads a file of at most limit bytes that no one but its owner may read.
 func readSecret(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)

@@ -100,6 +100,8 @@ type roots struct {
 	check    func(*x509.Certificate) error
 	name     string // for messages
 
+	io sync.Mutex // held while the storage is read or written; before mu
+
 	mu      sync.Mutex
 	keyring keyring
 	changed chan struct{} // closed and replaced when keyring changes
@@ -170,8 +172,8 @@ func (r *roots) load() (keyring, error) {
 
 // reload takes over what another process saved.
 func (r *roots) reload() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.io.Lock()
+	defer r.io.Unlock()
 	if r.storage == nil {
 		return nil
 	}
@@ -179,6 +181,8 @@ func (r *roots) reload() error {
 	if err != nil {
 		return fmt.Errorf("reload the roots of %s: %w", r.name, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !next.same(r.keyring) {
 		r.keyring = next
 		r.wakeLocked()
@@ -196,10 +200,11 @@ func (r *roots) current() (keyring, <-chan struct{}) {
 // replace saves what change makes of the keyring, then publishes it: a root that
 // would be lost in a crash must not be seen.
 func (r *roots) replace(change func(keyring) (keyring, error)) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	next, err := change(r.keyring)
-	if err != nil || next.equal(r.keyring) {
+	r.io.Lock()
+	defer r.io.Unlock()
+	now, _ := r.current()
+	next, err := change(now)
+	if err != nil || next.equal(now) {
 		return err
 	}
 	if r.storage != nil {
@@ -211,6 +216,8 @@ func (r *roots) replace(change func(keyring) (keyring, error)) error {
 			return fmt.Errorf("save roots: %w", err)
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.keyring = next
 	r.wakeLocked()
 	return nil

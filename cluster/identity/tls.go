@@ -67,6 +67,16 @@ func ServerConfig(svid SVIDSource, bundles BundleSource, authorize Authorizer) *
 	}
 }
 
+// AnyoneServerConfig makes a server that presents svid and takes clients without a
+// certificate: they must prove themselves by other means.
+func AnyoneServerConfig(svid SVIDSource) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate(svid) },
+	}
+}
+
 // ClientConfig makes a client that presents svid and speaks to servers that
 // authorize admits, by Exactly as a rule; DNS names and addresses don't matter.
 // A nil svid presents none. The caller owns the result and may set ServerName

@@ -49,3 +49,32 @@ func Rules() []Rule {
 		rule("to notice at once that a kind comes or goes; without it discovery looks every 30 s", "apiextensions.k8s.io", []string{"list", "watch"}, "customresourcedefinitions"),
 	}
 }
+
+// TokenRule is the right to ask whose token an Envoy shows.
+func TokenRule() Rule {
+	return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
+		Why: "whose token an Envoy shows that wants its certificate"}
+}
+
+// Names of the agent's own objects, in its own namespace.
+const (
+	AuthoritySecret = "causeway-authority"
+	TrustConfigMap  = "causeway-trust"
+	LeaderLease     = "causeway-agent"
+)
+
+// NamespaceRules lists the rights that the agent needs in its own namespace alone.
+func NamespaceRules() []Rule {
+	rule := func(why, group, resource string, verbs []string, names ...string) Rule {
+		return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: verbs, ResourceNames: names}, Why: why}
+	}
+	create, keep := []string{"create"}, []string{"get", "update"}
+	return []Rule{
+		rule("the cluster's certificate authority; Kubernetes can't bind the creation to a name", "", "secrets", create),
+		rule("the same", "", "secrets", keep, AuthoritySecret),
+		rule("the cluster's roots, for its Envoys' first contact", "", "configmaps", create),
+		rule("the same", "", "configmaps", keep, TrustConfigMap),
+		rule("who of the agents leads", "coordination.k8s.io", "leases", create),
+		rule("the same", "coordination.k8s.io", "leases", keep, LeaderLease),
+	}
+}

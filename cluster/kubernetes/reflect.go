@@ -96,7 +96,7 @@ func (f *follower) run(ctx context.Context) {
 
 // reflect runs client-go's Reflector, which lists, watches and starts again.
 func (s *Source) reflect(ctx context.Context, name string, lw cache.ListerWatcher, example runtime.Object, store cache.ReflectorStore) {
-	logger := logr.FromSlogHandler(demoted{s.log.Handler()})
+	logger := logr.FromSlogHandler(Details(s.log))
 	cache.NewReflectorWithOptions(lw, example, store, cache.ReflectorOptions{
 		Name: name, Logger: &logger,
 		Backoff: &wait.Backoff{Duration: firstPause, Factor: 2, Steps: 10, Cap: longestPause, Jitter: 0.2},
@@ -222,6 +222,10 @@ var (
 	_ cache.ReflectorBookmarkStore = (*follower)(nil)
 	_ metav1.ObjectMetaAccessor    = (*item)(nil)
 )
+
+// Details gives a handler that logs all that it gets as details: for client-go, which
+// calls much a warning that is nobody's business.
+func Details(log *slog.Logger) slog.Handler { return demoted{log.Handler()} }
 
 // demoted logs what client-go has to say as details: what a person should know is
 // logged here.

@@ -14,6 +14,8 @@ import (
 	"github.com/causeway-mesh/causeway/cmd/causeway/client"
 	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
 	"github.com/causeway-mesh/causeway/cmd/causeway/hub"
+	"github.com/causeway-mesh/causeway/cmd/causeway/incluster"
+	"github.com/causeway-mesh/causeway/cmd/causeway/proxy"
 	"github.com/causeway-mesh/causeway/cmd/causeway/up"
 )
 
@@ -27,6 +29,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.AddCommand(incluster.Command(), proxy.Command())
 	root.AddCommand(up.Command(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {

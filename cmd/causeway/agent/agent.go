@@ -37,6 +37,14 @@ import (
 // SystemNamespace is where our own parts live (DESIGN section 6).
 const SystemNamespace = "causeway-system"
 
+// CrossingName is the name of a cluster's crossing gateways, which all are one proxy.
+const CrossingName = "crossing"
+
+// Crossing is a cluster's crossing gateways.
+func Crossing(id cluster.ID) translate.Proxy {
+	return translate.Proxy{Cluster: id, Role: translate.RoleCrossing, Namespace: SystemNamespace, Name: CrossingName}
+}
+
 // Config makes an Agent. All fields are required unless they say otherwise.
 type Config struct {
 	Cluster   cluster.ID
@@ -50,6 +58,15 @@ type Config struct {
 	Options   translate.Options
 	// XDS is where the agent serves its Envoys. The agent closes it.
 	XDS net.Listener
+	// Drain is how long Envoys' streams may go on after Run was told to end, so that
+	// the Envoys connect to another agent of the cluster; 0: not at all.
+	Drain time.Duration
+	// Elect runs lead whenever this agent is the leader of its cluster's agents, with
+	// a context that ends with that, until its own context ends. Nil: it always is.
+	Elect func(ctx context.Context, lead func(context.Context) error) error
+	// OnResult is given each Result with what differs from the one before, in order.
+	// It must not block.
+	OnResult func(*resolve.Result, resolve.Delta)
 	// OnProxies is told which Envoys the cluster needs, sorted, whenever that
 	// changes. It must not block and not call the agent.
 	OnProxies func([]translate.Proxy)
@@ -86,6 +103,12 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Store == nil || cfg.Authority == nil || cfg.Bindings == nil || cfg.XDS == nil || cfg.OnProxies == nil || cfg.OnChange == nil || cfg.Logger == nil || cfg.Registerer == nil {
 		return nil, fmt.Errorf("agent of %s: the configuration is not complete", cfg.Cluster)
 	}
+	if cfg.OnResult == nil {
+		cfg.OnResult = func(*resolve.Result, resolve.Delta) {}
+	}
+	if cfg.Elect == nil {
+		cfg.Elect = func(ctx context.Context, lead func(context.Context) error) error { return lead(ctx) }
+	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, bundles: &identity.BundleSet{}}
 	a.verdicts.Store(&map[cluster.ID]gossip.Verdict{})
 	id, err := identity.AgentID(cfg.Authority.TrustDomain())
@@ -111,7 +134,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.pipeline = &pipeline{
 		local: cfg.Cluster, bindings: cfg.Bindings, options: cfg.Options, server: a.server, log: cfg.Logger, metrics: m,
-		onProxies: cfg.OnProxies, onChange: cfg.OnChange, bundleSet: a.bundles,
+		onProxies: cfg.OnProxies, onChange: cfg.OnChange, onResult: cfg.OnResult, bundleSet: a.bundles,
 		cache: translate.NewCache(), proxies: map[string]*proxy{},
 	}
 	if a.loop, err = federation.NewLoop(federation.LoopConfig{
@@ -154,7 +177,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.svid.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
-	g.Go(func() error { return a.publisher.Run(ctx) })
+	g.Go(func() error { return a.publisher.Hold(ctx) })
+	g.Go(func() error { return a.cfg.Elect(ctx, a.publisher.Write) })
 	g.Go(func() error { return a.gossip.Run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error {
@@ -197,11 +221,22 @@ func (a *Agent) serve(ctx context.Context) error {
 	}))
 	s := grpc.NewServer(append(server.ServerOptions(), grpc.Creds(creds))...)
 	a.server.Register(s)
-	stopped := context.AfterFunc(ctx, s.Stop)
-	defer stopped()
-	if err := s.Serve(a.cfg.XDS); err != nil && ctx.Err() == nil {
+	drained := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(drained)
+		if a.cfg.Drain > 0 {
+			// Streams of xDS end only by being ended.
+			force := time.AfterFunc(a.cfg.Drain, s.Stop)
+			defer force.Stop()
+			s.GracefulStop()
+		}
+		s.Stop()
+	})
+	err := s.Serve(a.cfg.XDS)
+	if ctx.Err() == nil {
 		return fmt.Errorf("xDS server of %s: %w", a.cfg.Cluster, err)
 	}
+	<-drained
 	return nil
 }
 
@@ -259,6 +294,20 @@ func (a *Agent) Problems() []cluster.Problem {
 
 // Result is what the agent has resolved last, nil before the first time.
 func (a *Agent) Result() *resolve.Result { return a.pipeline.result.Load() }
+
+// SVID is what the agent shows to its Envoys and to the query API's callers.
+func (a *Agent) SVID() *identity.Rotator { return a.svid }
+
+// Bundles are the roots of all clusters, as they published them.
+func (a *Agent) Bundles() identity.BundleSource { return a.bundles }
+
+// Serves reports whether an Envoy that connects as a proxy gets its whole
+// configuration now.
+func (a *Agent) Serves(p translate.Proxy) bool { return a.pipeline.serves(p) }
+
+// Rebind says that what Bindings gives for frontends (FrontendKey.String()) has
+// changed: what the proxies listen on follows.
+func (a *Agent) Rebind(frontends []string) { a.pipeline.rebind(frontends) }
 
 // Loop gives access to the merged model's state: problems, leases, connection.
 func (a *Agent) Loop() *federation.Loop { return a.loop }

@@ -31,6 +31,7 @@ type pipeline struct {
 	metrics   *metrics
 	onProxies func([]translate.Proxy) // told, under the lock, when the set changes
 	onChange  func()
+	onResult  func(*resolve.Result, resolve.Delta)
 	bundleSet *identity.BundleSet // kept as the Snapshot has it, for the agent's own TLS
 
 	result atomic.Pointer[resolve.Result] // published last
@@ -80,6 +81,7 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 	if p.wanted == nil || len(delta.Gateways) > 0 || changed.Has(federation.KeyNamespace(cluster.KindNamespace, "")) {
 		p.want(res)
 	}
+	p.onResult(res, delta)
 	p.onChange()
 	p.metrics.push.Observe(time.Since(start).Seconds())
 }
@@ -103,7 +105,7 @@ func (p *pipeline) translate(x *proxy, res *resolve.Result, delta resolve.Delta,
 // want works out which proxies the cluster needs, and tells if that changed.
 func (p *pipeline) want(res *resolve.Result) {
 	var list []translate.Proxy
-	list = append(list, translate.Proxy{Cluster: p.local, Role: translate.RoleCrossing, Namespace: SystemNamespace, Name: "crossing"})
+	list = append(list, Crossing(p.local))
 	for _, o := range res.Snapshot.OfKind(cluster.KindNamespace) {
 		if o.Cluster == p.local {
 			list = append(list, translate.Proxy{Cluster: p.local, Role: translate.RoleSidecar, Namespace: o.Name, Name: "sidecar"})
@@ -133,6 +135,25 @@ func (p *pipeline) identify(t translate.Proxy, id *translate.Identity) {
 	x.identity = id
 	if res := p.result.Load(); res != nil {
 		p.translate(x, res, resolve.Delta{}, time.Now())
+	}
+}
+
+// serves reports whether a proxy's resources are there.
+func (p *pipeline) serves(t translate.Proxy) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.proxies[t.ID()]
+	return x != nil && x.state != nil
+}
+
+// rebind translates frontends anew for all proxies.
+func (p *pipeline) rebind(frontends []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if res := p.result.Load(); res != nil {
+		for _, x := range p.proxies {
+			p.translate(x, res, resolve.Delta{Frontends: frontends}, time.Now())
+		}
 	}
 }
 

@@ -19,10 +19,10 @@ import (
 	"github.com/causeway-mesh/causeway/api/query"
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	sethub "github.com/causeway-mesh/causeway/cmd/causeway/hub"
 	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
-	"github.com/causeway-mesh/causeway/xds/server"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -179,34 +179,7 @@ func (h *hub) views() []query.View {
 func (h *hub) proxies() []query.Proxy {
 	var out []query.Proxy
 	for _, m := range h.s.list() {
-		status := map[string]server.ProxyStatus{}
-		if a := m.current(); a != nil {
-			for _, p := range a.XDS().Proxies() {
-				if old, ok := status[p.Proxy]; !ok || p.Connected && !old.Connected {
-					status[p.Proxy] = p
-				}
-			}
-		}
-		for _, p := range m.proxies() {
-			out = append(out, shown(p, status[p.ID()]))
-		}
-	}
-	return out
-}
-
-// shown maps the server's status of a proxy to the query API's.
-func shown(p translate.Proxy, st server.ProxyStatus) query.Proxy {
-	out := query.Proxy{
-		Proxy: p, Envoy: st.Envoy, Connected: st.Connected, Since: st.Since,
-		Revision: st.Revision, Acked: st.Acked, Lag: st.Lag, RejectedTotal: st.RejectedTotal,
-	}
-	for _, t := range st.Types {
-		out.Types = append(out.Types, query.ProxyType{TypeURL: t.TypeURL, Sent: t.Sent, Acked: t.Acked, Resources: t.Resources, Pending: t.Pending})
-	}
-	for _, r := range st.Rejected {
-		out.Rejected = append(out.Rejected, query.Rejection{
-			TypeURL: r.TypeURL, Resource: r.Name, Subject: r.Subject, Version: r.Version, Message: r.Message, HeldBack: r.HeldBack, Time: r.At,
-		})
+		out = append(out, agent.Proxies(m.current(), m.proxies())...)
 	}
 	return out
 }

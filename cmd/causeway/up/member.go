@@ -60,7 +60,7 @@ func newMember(s *supervisor, id cluster.ID) (*member, error) {
 		return nil, err
 	}
 	m := &member{s: s, id: id, log: log, relay: newRelay(), done: make(chan struct{}), envoys: map[string]*running{}, reeval: make(chan struct{}, 1),
-		crossing: translate.Proxy{Cluster: id, Role: translate.RoleCrossing, Namespace: agent.SystemNamespace, Name: "crossing"}}
+		crossing: agent.Crossing(id)}
 	var err error
 	if m.authority, err = s.trust.cluster(id); err != nil {
 		return nil, err

@@ -1,0 +1,488 @@
+package incluster_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	typed "k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"github.com/spf13/cobra"
+
+	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
+	"github.com/causeway-mesh/causeway/cmd/causeway/incluster"
+	"github.com/causeway-mesh/causeway/cmd/causeway/proxy"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
+	"github.com/causeway-mesh/causeway/test/lab"
+	"github.com/causeway-mesh/causeway/xds/envoy"
+)
+
+// free gives loopback addresses that nobody listens on.
+func free(t *testing.T, n int) []string {
+	t.Helper()
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+func command(ctx context.Context, out io.Writer, args ...string) error {
+	admin := clusterset.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }}
+	root := &cobra.Command{Use: "causeway", SilenceErrors: true, SilenceUsage: true}
+	clusters := &cobra.Command{Use: "cluster"}
+	clusters.AddCommand(clusterset.ClusterCommands(admin)...)
+	root.AddCommand(incluster.Command(), proxy.Command(), clusterset.Command(admin), clusters)
+	root.SetOut(out)
+	root.SetErr(out)
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+// running is a command that runs until it is stopped.
+type running struct {
+	stop func()
+	log  *syncBuffer
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func start(t *testing.T, name string, args ...string) *running {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	r := &running{log: &syncBuffer{}}
+	go func() { ended <- command(ctx, r.log, args...) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Logf("the log of %s:\n%s", name, r.log)
+		}
+	})
+	return r
+}
+
+func eventually(t *testing.T, most time.Duration, what string, ok func() error) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for {
+		err := ok()
+		if err == nil {
+			return time.Since(began)
+		}
+		if time.Since(began) > most {
+			t.Fatalf("%s: not within %s: %v", what, most, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func healthy(address string) func() error {
+	return func() error {
+		c := http.Client{Timeout: time.Second}
+		r, err := c.Get("http://" + address + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		if r.StatusCode != http.StatusOK {
+			return fmt.Errorf("%d: %s", r.StatusCode, text)
+		}
+		return nil
+	}
+}
+
+// service is what a Service of the agents is: connections go to any that takes them.
+func service(t *testing.T, backends ...string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				for _, b := range backends {
+					out, err := net.DialTimeout("tcp", b, time.Second)
+					if err != nil {
+						continue
+					}
+					defer out.Close()
+					go func() {
+						_, _ = io.Copy(out, in)
+						out.Close()
+					}()
+					_, _ = io.Copy(in, out)
+					return
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// grant gives the agent's ServiceAccount the rights that are listed for it, and writes a
+// kubeconfig that acts as it.
+func grant(t *testing.T, cp *lab.ControlPlane, api typed.Interface) string {
+	t.Helper()
+	rules := []rbacv1.PolicyRule{kubernetes.TokenRule().PolicyRule}
+	for _, r := range kubernetes.Rules() {
+		rules = append(rules, r.PolicyRule)
+	}
+	if _, err := lab.Restrict(t.Context(), cp.Config, agent.SystemNamespace, "causeway-agent", rules); err != nil {
+		t.Fatal(err)
+	}
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "causeway-agent"}}
+	for _, r := range kubernetes.NamespaceRules() {
+		role.Rules = append(role.Rules, r.PolicyRule)
+	}
+	if _, err := api.RbacV1().Roles(agent.SystemNamespace).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.RbacV1().RoleBindings(agent.SystemNamespace).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "causeway-agent"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "causeway-agent"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: agent.SystemNamespace, Name: "causeway-agent"}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := clientcmd.LoadFromFile(cp.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range cfg.AuthInfos {
+		as := lab.Impersonate(cp.Config, agent.SystemNamespace, "causeway-agent").Impersonate
+		u.Impersonate, u.ImpersonateGroups = as.UserName, as.Groups
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The store of a clusterset, as an administrator sets it up, and what the agents of a
+// cluster get of it.
+func clusterSet(t *testing.T) (endpoint, credentials string, server *embedded.Server) {
+	t.Helper()
+	at := free(t, 2)
+	endpoint = "https://" + at[0]
+	dir := filepath.Join(t.TempDir(), "prod")
+	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", at[1], "--values", filepath.Join(t.TempDir(), "hub.yaml")}
+	if err := command(t.Context(), io.Discard, append(init, "--wait", "1ms")...); err == nil {
+		t.Fatal("there is no etcd yet")
+	}
+	addr, err := net.ResolveTCPAddr("tcp", at[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join(dir, "etcd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	if server, err = embedded.New(embedded.Config{
+		Dir: t.TempDir(), CA: file("ca.crt"), Cert: file("tls.crt"), Key: file("tls.key"), Port: addr.Port, Logger: slog.New(slog.DiscardHandler),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	if err := command(t.Context(), io.Discard, init...); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := command(t.Context(), &out, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Secret struct{ Data map[string]string }
+	}
+	if err := yaml.Unmarshal(out.Bytes(), &v); err != nil {
+		t.Fatal(err)
+	}
+	credentials = t.TempDir()
+	for name, data := range v.Secret.Data {
+		if err := os.WriteFile(filepath.Join(credentials, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return endpoint, credentials, server
+}
+
+// Two agents of a cluster, a real API server, a real etcd and a real Envoy: what is
+// exported is published and said so; one agent alone leads, and gives the lead away
+// when it is told to stop; Envoy proves by its token who it is, and stays served; with
+// the API server and the store away a restarted agent serves what it had.
+func TestAgents(t *testing.T) {
+	t.Parallel()
+	path, err := envoy.Find("")
+	if err != nil {
+		t.Skip(err)
+	}
+	cp := lab.StartControlPlane(t, lab.ControlPlaneOptions{CRDs: lab.CRDs{GatewayAPI: lab.Standard, MCS: true}})
+	api, err := typed.NewForConfig(cp.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Apply(t.Context(), cp.Config, []byte(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: causeway-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: causeway-crossing, namespace: causeway-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: somebody, namespace: default}
+`)); err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig := grant(t, cp, api)
+	endpoint, credentials, server := clusterSet(t)
+
+	xds, ids, probes, data := free(t, 2), free(t, 2), free(t, 2), []string{t.TempDir(), t.TempDir()}
+	config := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nlisten: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
+		endpoint, kubeconfig, credentials, port(free(t, 1)[0])), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(i int) *running {
+		return start(t, fmt.Sprint("agent ", i), "agent", "--config", config, "--replica", fmt.Sprint("agent-", i), "--data", data[i], "--xds", xds[i], "--identity", ids[i], "--probe", probes[i], "--bind", "127.0.0.1")
+	}
+	agents := []*running{run(0), run(1)}
+	for _, p := range probes {
+		took := eventually(t, 30*time.Second, "ready", healthy(p))
+		t.Logf("ready after %s", took.Round(time.Millisecond))
+	}
+
+	// What is exported is published, and the cluster's objects say so.
+	dyn, err := dynamic.NewForConfig(cp.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exports := dyn.Resource(schema.GroupVersionResource{Group: "multicluster.x-k8s.io", Version: "v1beta1", Resource: "serviceexports"}).Namespace("default")
+	export := func(name string) {
+		t.Helper()
+		if err := lab.Apply(t.Context(), cp.Config, fmt.Appendf(nil, "apiVersion: v1\nkind: Service\nmetadata: {name: %[1]s}\nspec: {ports: [{port: 80}]}\n---\napiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {name: %[1]s}\n", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exported := func(name string) func() error {
+		return func() error {
+			o, err := exports.Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			raw, _ := json.Marshal(o.Object["status"])
+			var st struct{ Conditions []metav1.Condition }
+			if err := json.Unmarshal(raw, &st); err != nil {
+				return err
+			}
+			for _, typ := range []string{"Valid", "Ready"} {
+				if !slices.ContainsFunc(st.Conditions, func(c metav1.Condition) bool {
+					return c.Type == typ && c.Status == metav1.ConditionTrue && c.ObservedGeneration == o.GetGeneration()
+				}) {
+					return fmt.Errorf("the status is %s", raw)
+				}
+			}
+			return nil
+		}
+	}
+	export("web")
+	eventually(t, 20*time.Second, "the export's status", exported("web"))
+
+	// Envoy's token gets it a certificate; others' tokens don't.
+	trust := filepath.Join(t.TempDir(), "ca.crt")
+	eventually(t, 10*time.Second, "the roots in the ConfigMap", func() error {
+		m, err := api.CoreV1().ConfigMaps(agent.SystemNamespace).Get(t.Context(), kubernetes.TrustConfigMap, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(trust, []byte(m.Data["ca.crt"]), 0o600)
+	})
+	token := func(ns, name, audience string) string {
+		t.Helper()
+		r, err := api.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), name, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(r.Status.Token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	proxyAt, dir := free(t, 1)[0], short(t)
+	args := func(token, dir, probe string) []string {
+		return []string{"proxy", "--cluster", "west", "--clusterset", "prod", "--identity", service(t, ids...), "--xds", service(t, xds...), "--token", token, "--roots", trust, "--dir", dir, "--probe", probe, "--drain", "100ms", "--envoy", path, "--concurrency", "1"}
+	}
+	for what, bad := range map[string]struct{ token, says string }{
+		"another ServiceAccount": {token("default", "somebody", "causeway.dev/west.prod"), "may not be a crossing gateway"},
+		"another audience":       {token(agent.SystemNamespace, "causeway-crossing", "elsewhere"), "was not made for"},
+	} {
+		r := start(t, what, args(bad.token, short(t), "")...)
+		eventually(t, 10*time.Second, "a refusal of "+what, func() error {
+			if log := r.log.String(); !strings.Contains(log, bad.says) {
+				return fmt.Errorf("the log is %s", log)
+			}
+			return nil
+		})
+		r.stop()
+	}
+	start(t, "proxy", args(token(agent.SystemNamespace, "causeway-crossing", "causeway.dev/west.prod"), dir, proxyAt)...)
+	eventually(t, 20*time.Second, "Envoy ready", healthy(proxyAt))
+
+	// The leader hands over.
+	lease := func() string {
+		l, err := api.CoordinationV1().Leases(agent.SystemNamespace).Get(t.Context(), kubernetes.LeaderLease, metav1.GetOptions{})
+		if err != nil || l.Spec.HolderIdentity == nil {
+			return ""
+		}
+		return *l.Spec.HolderIdentity
+	}
+	leader := 0
+	if lease() == "agent-1" {
+		leader = 1
+	}
+	other := 1 - leader
+	began := time.Now()
+	agents[leader].stop()
+	eventually(t, 10*time.Second, "the other leads", func() error {
+		if got, want := lease(), fmt.Sprint("agent-", other); got != want {
+			return fmt.Errorf("%q leads, not %q", got, want)
+		}
+		return nil
+	})
+	t.Logf("the lead was handed over in %s", time.Since(began).Round(time.Millisecond))
+	export("api")
+	eventually(t, 10*time.Second, "the new leader's writes", exported("api"))
+	connected := func() error { return connectedTo(dir) }
+	eventually(t, 10*time.Second, "Envoy connected to the other agent", connected)
+
+	// Everything that an agent reads is away, and it starts again.
+	time.Sleep(6 * time.Second) // the copies are written every 5 s
+	if err := cp.StopAPIServer(); err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	agents[other].stop()
+	if healthy(probes[other])() == nil {
+		t.Fatal("a stopped agent is ready")
+	}
+	again := run(other)
+	took := eventually(t, 20*time.Second, "ready with the copies on disk", healthy(probes[other]))
+	t.Logf("ready with the copies on disk after %s", took.Round(time.Millisecond))
+	eventually(t, 10*time.Second, "Envoy connected to the restarted agent", connected)
+	if !strings.Contains(again.log.String(), "starting with the copy on disk") {
+		t.Error("the agent does not say that it began with its copy")
+	}
+
+	// And back.
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.StartAPIServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	export("back")
+	eventually(t, 20*time.Second, "publishing and status after the outage", exported("back"))
+	if log := again.log.String(); strings.Contains(log, "PRIVATE KEY") || strings.Contains(log, "BEGIN CERTIFICATE") {
+		t.Error("the log holds keys or certificates")
+	}
+	secret, err := api.CoreV1().Secrets(agent.SystemNamespace).Get(t.Context(), kubernetes.AuthoritySecret, metav1.GetOptions{})
+	if err != nil || !bytes.Contains(secret.Data["authority.pem"], []byte("PRIVATE KEY")) {
+		t.Errorf("the authority's Secret: %v", err)
+	}
+}
+
+func port(address string) string {
+	_, p, _ := net.SplitHostPort(address)
+	return p
+}
+
+// short gives a folder with a short name: sockets are in it.
+func short(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// connectedTo asks Envoy whether its stream of xDS is up.
+func connectedTo(dir string) error {
+	c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
+	}}}
+	r, err := c.Get("http://envoy/stats?filter=control_plane.connected_state")
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err == nil && !strings.Contains(string(text), "connected_state: 1") {
+		err = fmt.Errorf("envoy says %q", text)
+	}
+	return err
+}

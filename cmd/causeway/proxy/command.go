@@ -1,0 +1,183 @@
+// Package proxy is `causeway proxy`, the entry point of an Envoy that runs in a pod.
+// It proves by the pod's ServiceAccount token who it is (cluster/attest), gets the
+// certificate with which Envoy speaks xDS, writes Envoy's bootstrap, and runs Envoy:
+// it starts it again when it crashes, renews its certificate without a restart, and
+// drains it when the pod is told to stop.
+//
+// An agent that is away hinders the first start alone; later Envoy goes on with what it
+// has, and renewals are tried again.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/attest"
+	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/translate"
+)
+
+type options struct {
+	role, name, namespace string
+	cluster, clusterset   string
+	region, zone          string
+	identity, xds         string
+	token, roots, dir     string
+	envoy, probe          string
+	concurrency           int
+	drain                 time.Duration
+	verbose               bool
+	errs                  io.Writer
+}
+
+// Command is `causeway proxy`.
+func Command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "proxy",
+		Short: "Run an Envoy of this cluster, in a pod",
+		Long: `Get a certificate for this pod's ServiceAccount token from the cluster's agent, and run
+Envoy with it. The Helm chart runs the cluster's crossing gateways so.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.errs = cmd.ErrOrStderr()
+			return o.run(cmd.Context())
+		},
+	}
+	env := os.Getenv
+	f := cmd.Flags()
+	f.StringVar(&o.role, "role", string(identity.RoleCrossing), "role of the Envoy: crossing")
+	f.StringVar(&o.name, "name", agent.CrossingName, "name of the proxy")
+	f.StringVar(&o.namespace, "namespace", orDefault(env("CAUSEWAY_NAMESPACE"), agent.SystemNamespace), "namespace of the pod ($CAUSEWAY_NAMESPACE)")
+	f.StringVar(&o.cluster, "cluster", env("CAUSEWAY_CLUSTER"), "name of the cluster ($CAUSEWAY_CLUSTER)")
+	f.StringVar(&o.clusterset, "clusterset", env("CAUSEWAY_CLUSTERSET_NAME"), "name of the clusterset ($CAUSEWAY_CLUSTERSET_NAME)")
+	f.StringVar(&o.region, "region", env("CAUSEWAY_REGION"), "region of the cluster ($CAUSEWAY_REGION)")
+	f.StringVar(&o.zone, "zone", env("CAUSEWAY_ZONE"), "zone of the pod ($CAUSEWAY_ZONE)")
+	f.StringVar(&o.identity, "identity", orDefault(env("CAUSEWAY_IDENTITY"), "causeway-agent."+agent.SystemNamespace+".svc:15012"), "where the agents give certificates, HOST:PORT ($CAUSEWAY_IDENTITY)")
+	f.StringVar(&o.xds, "xds", orDefault(env("CAUSEWAY_XDS"), "causeway-agent."+agent.SystemNamespace+".svc:15010"), "where the agents serve xDS, HOST:PORT ($CAUSEWAY_XDS)")
+	f.StringVar(&o.token, "token", "/var/run/secrets/causeway.dev/token", "file with a ServiceAccount token for the audience causeway.dev/CLUSTER.CLUSTERSET")
+	f.StringVar(&o.roots, "roots", "/etc/causeway/trust/ca.crt", "file with the roots of the cluster's trust domain, as the agent keeps them in the ConfigMap causeway-trust")
+	f.StringVar(&o.dir, "dir", "/run/causeway", "folder for the bootstrap, the certificate, the log and the admin socket; it must be the pod's own")
+	f.StringVar(&o.envoy, "envoy", "", "the Envoy to run; else $CAUSEWAY_ENVOY or PATH")
+	f.StringVar(&o.probe, "probe", ":8081", "address of /livez and /readyz; empty: none")
+	f.IntVar(&o.concurrency, "concurrency", runtime.GOMAXPROCS(0), "Envoy's worker threads")
+	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long Envoy turns its clients away before it stops")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
+	return cmd
+}
+
+func orDefault(v, otherwise string) string {
+	if v == "" {
+		return otherwise
+	}
+	return v
+}
+
+func (o *options) run(ctx context.Context) error {
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewJSONHandler(o.errs, &slog.HandlerOptions{Level: level}))
+	td, err := identity.TrustDomain(cluster.ID(o.cluster), o.clusterset)
+	if err != nil {
+		return fmt.Errorf("--cluster and --clusterset: %w", err)
+	}
+	path, err := envoy.Find(o.envoy)
+	if err != nil {
+		return err
+	}
+	if version, untested := envoy.Untested(path); untested {
+		log.Warn("this Envoy is not the one that causeway is tested with", "path", path, "version", version, "tested", envoy.Version)
+	}
+	asker, err := attest.NewClient(attest.ClientConfig{
+		Address: o.identity, TokenFile: o.token, RootsFile: o.roots, TrustDomain: td,
+		Role: identity.Role(o.role), Namespace: o.namespace, Name: o.name,
+	})
+	if err != nil {
+		return err
+	}
+	certs := filepath.Join(o.dir, "certs")
+	rotator, err := identity.NewRotator(identity.RotatorConfig{Name: "proxy", Issue: asker.Issue, Dir: certs, Trust: asker.Roots, Logger: log})
+	if err != nil {
+		return err
+	}
+	server, err := identity.AgentID(td)
+	if err != nil {
+		return err
+	}
+	admin := filepath.Join(o.dir, "admin.sock")
+	files, err := translate.Bootstrap(translate.BootstrapConfig{
+		Proxy:  translate.Proxy{Cluster: cluster.ID(o.cluster), Role: translate.Role(o.role), Namespace: o.namespace, Name: o.name},
+		Region: o.region, Zone: o.zone, XDSAddress: o.xds, ServerID: server.String(), Dir: o.dir, Credential: certs, AdminSocket: admin,
+	})
+	if err != nil {
+		return err
+	}
+	for name, data := range files {
+		if err := identity.WriteFile(filepath.Join(o.dir, name), data, 0o600); err != nil {
+			return fmt.Errorf("--dir: %w", err)
+		}
+	}
+	// The certificate is renewed as long as Envoy drains.
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return rotator.Run(renewing) })
+	g.Go(func() error {
+		defer stop()
+		if _, err := rotator.Wait(ctx); err != nil {
+			return nil // told to stop before it began
+		}
+		return envoy.Process{
+			Path: path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), LogPath: filepath.Join(o.dir, "envoy.log"), Logger: log,
+			Concurrency: o.concurrency, Admin: admin, Drain: o.drain, Grace: 5 * time.Second,
+		}.Run(ctx)
+	})
+	if o.probe != "" {
+		g.Go(func() error { return o.serveProbes(renewing, admin) })
+	}
+	return g.Wait()
+}
+
+// serveProbes answers kubelet until ctx ends: alive while this process is, ready once
+// Envoy has its first configuration and as long as it isn't draining.
+func (o *options) serveProbes(ctx context.Context, admin string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.probe)
+	if err != nil {
+		return fmt.Errorf("--probe: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 500*time.Millisecond)
+		defer cancel()
+		if err := envoy.Ready(ctx, admin); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("--probe: %w", err)
+	}
+	return nil
+}
