@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -70,8 +71,11 @@ func StartControlPlane(t testing.TB, o ControlPlaneOptions) *ControlPlane {
 			if err := c.stop(); err != nil {
 				t.Error(err)
 			}
-			if t.Failed() {
-				t.Logf("the end of the API server's log:\n%s", tail(c.apiserver.logPath(), 20))
+			if !t.Failed() {
+				return
+			}
+			for _, p := range c.processes() {
+				t.Logf("the end of %s's log:\n%s", p.name, tail(p.logPath(), 10))
 			}
 		})
 		err := c.start(ctx, binary, o)
@@ -130,6 +134,19 @@ func (c *ControlPlane) start(ctx context.Context, binary string, o ControlPlaneO
 		if err := c.manager.start(); err != nil {
 			return err
 		}
+		client, err := kubernetes.NewForConfig(c.Config)
+		if err != nil {
+			return err
+		}
+		if err := await(ctx, "the controllers", 50*time.Millisecond, func(ctx context.Context) error {
+			if c.manager.pid() == 0 {
+				return &terminal{c.manager.died()}
+			}
+			_, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	manifests, err := o.CRDs.manifests(ctx)
 	if err != nil {
@@ -151,12 +168,18 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 
 func (c *ControlPlane) stop() error {
 	var errs []error
-	for _, p := range []*process{c.manager, c.apiserver, c.etcd} {
-		if p != nil {
-			errs = append(errs, p.stop(syscall.SIGKILL, stopGrace)) // nothing of it is needed again
-		}
+	for _, p := range c.processes() {
+		errs = append(errs, p.stop(syscall.SIGKILL, stopGrace)) // nothing of it is needed again
 	}
 	return errors.Join(errs...)
+}
+
+func (c *ControlPlane) processes() []*process {
+	all := []*process{c.apiserver, c.etcd}
+	if c.manager != nil {
+		all = append(all, c.manager)
+	}
+	return all
 }
 
 // awaitReady waits for the API server, and gives up at once if one of the processes has ended.

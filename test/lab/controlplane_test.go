@@ -71,11 +71,12 @@ metadata: {name: web, namespace: app}
 	if len(web.Spec.ClusterIPs) != 2 || web.Spec.IPFamilies[1] != corev1.IPv6Protocol {
 		t.Errorf("the Service has addresses %v of families %v", web.Spec.ClusterIPs, web.Spec.IPFamilies)
 	}
-	// The controllers finish a namespace off.
+	// The controllers finish a namespace off, once they have found the API server again, which
+	// client-go takes up to a minute for.
 	if err := client.CoreV1().Namespaces().Delete(t.Context(), "app", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		_, err := client.CoreV1().Namespaces().Get(t.Context(), "app", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			break
