@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -26,6 +24,7 @@ import (
 	"github.com/causeway-mesh/causeway/api/query"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
+	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
 	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 )
@@ -244,38 +243,15 @@ func (s *service) member(peer identity.Identity) error {
 }
 
 func (s *service) serveMetrics(ctx context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
-	srv := bounded(mux)
-	srv.TLSConfig = identity.ServerConfig(s.svid, s.bundles, s.member)
-	return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(l, "", "") })
+	return serve.HTTP(ctx, l, serve.Metrics(s.metrics), identity.ServerConfig(s.svid, s.bundles, s.member))
 }
 
-// serveProbes answers kubelet: alive as long as the process answers, ready once
-// there is something to show, however old.
+// serveProbes answers kubelet: ready once there is something to show, however old.
 func (s *service) serveProbes(ctx context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	return serve.HTTP(ctx, l, serve.Probes(serve.Alive, func(context.Context) error {
 		if _, ok := s.hub.View(); !ok {
-			http.Error(w, "the store has not been read yet", http.StatusServiceUnavailable)
-			return
+			return errors.New("the store has not been read yet")
 		}
-		fmt.Fprintln(w, "ok")
-	})
-	srv := bounded(mux)
-	return serveHTTP(ctx, srv, func() error { return srv.Serve(l) })
-}
-
-func bounded(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-}
-
-func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error {
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+		return nil
+	}), nil)
 }

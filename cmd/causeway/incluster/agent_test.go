@@ -29,6 +29,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
 	"github.com/causeway-mesh/causeway/cmd/causeway/incluster"
@@ -179,7 +180,7 @@ func service(t *testing.T, backends ...string) string {
 func grant(t *testing.T, cp *lab.ControlPlane, api typed.Interface) string {
 	t.Helper()
 	rules := []rbacv1.PolicyRule{kubernetes.TokenRule().PolicyRule}
-	for _, r := range kubernetes.Rules() {
+	for _, r := range slices.Concat(kubernetes.Rules(), provision.Rules()) {
 		rules = append(rules, r.PolicyRule)
 	}
 	if _, err := lab.Restrict(t.Context(), cp.Config, agent.SystemNamespace, "causeway-agent", rules); err != nil {
@@ -349,6 +350,28 @@ metadata: {name: somebody, namespace: default}
 	}
 	export("web")
 	eventually(t, 20*time.Second, "the export's status", exported("web"))
+	imports := dyn.Resource(schema.GroupVersionResource{Group: "multicluster.x-k8s.io", Version: "v1beta1", Resource: "serviceimports"}).Namespace("default")
+	eventually(t, 20*time.Second, "the import and its status", func() error {
+		o, err := imports.Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		raw, _ := json.Marshal(o.Object)
+		var imp struct {
+			Spec   struct{ IPs []string }
+			Status struct {
+				Clusters   []struct{ Cluster string }
+				Conditions []metav1.Condition
+			}
+		}
+		if err := json.Unmarshal(raw, &imp); err != nil {
+			return err
+		}
+		if len(imp.Spec.IPs) == 0 || len(imp.Status.Clusters) != 1 || imp.Status.Clusters[0].Cluster != "west" || len(imp.Status.Conditions) != 1 {
+			return fmt.Errorf("the import is %s", raw)
+		}
+		return nil
+	})
 
 	// Envoy's token gets it a certificate; others' tokens don't.
 	trust := filepath.Join(t.TempDir(), "ca.crt")

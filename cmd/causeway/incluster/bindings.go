@@ -12,8 +12,10 @@ import (
 type bindings struct {
 	addr     netip.Addr
 	crossing uint16
-	// entry gives the port of a crossing gateway for clients without a sidecar.
-	entry func(key resolve.FrontendKey, t translate.Transport, port int32) (uint16, bool)
+	// entries are where crossing gateways take clients without a sidecar.
+	entries interface {
+		Entry(p translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool)
+	}
 }
 
 // Frontend implements translate.Bindings: there are no sidecars in pods yet.
@@ -35,7 +37,7 @@ func (b *bindings) Crossing(translate.Proxy) (netip.AddrPort, bool) {
 }
 
 // Entry implements translate.Bindings.
-func (b *bindings) Entry(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	p, ok := b.entry(key, t, port)
-	return netip.AddrPortFrom(b.addr, p), ok
+func (b *bindings) Entry(p translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
+	at, ok := b.entries.Entry(p, key, t, port)
+	return netip.AddrPortFrom(b.addr, at.Port()), ok
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cluster/status"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
@@ -21,6 +22,8 @@ type feed struct {
 	local  cluster.ID
 	judged func([]cluster.Ref)
 	need   func([]cluster.Ref)
+	// standing tells how an import stands; false: it is none of ours, or nobody knows yet.
+	standing func(namespace, name string) (provision.Standing, bool)
 
 	latest atomic.Pointer[resolve.Result]
 	mu     sync.Mutex // one follow at a time
@@ -40,18 +43,11 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			}
 			return false
 		})
-		res.Imports.Root().Walk(func(k []byte, _ *resolve.Import) bool {
-			refs = append(refs, importRef(string(k)))
-			return false
-		})
 	}
 	for _, k := range delta.Reports {
 		if ref, ok := parseReport(k, f.local); ok {
 			refs = append(refs, ref)
 		}
-	}
-	for _, k := range delta.Imports {
-		refs = append(refs, importRef(k))
 	}
 	f.judged(refs)
 	if first || len(delta.Gateways) > 0 {
@@ -60,11 +56,6 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			f.need(needed)
 		}
 	}
-}
-
-func importRef(key string) cluster.Ref {
-	ns, name, _ := strings.Cut(key, "/")
-	return cluster.Ref{Kind: cluster.KindServiceImport, Namespace: ns, Name: name}
 }
 
 // parseReport reads ObjectReport.Key; false for other clusters' objects.
@@ -116,23 +107,18 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 	if res == nil {
 		return nil, false
 	}
+	if ref.Kind == cluster.KindServiceImport {
+		st, ok := f.standing(ref.Namespace, ref.Name)
+		if !ok {
+			return nil, true
+		}
+		return &status.Verdict{Conditions: []metav1.Condition{st.Ready}, Clusters: st.Clusters, EndpointSlices: st.EndpointSlices}, true
+	}
 	return verdict(res, ref), true
 }
 
 // verdict is what a Result says of an object of its own cluster; nil: nothing. It is pure.
 func verdict(res *resolve.Result, ref cluster.Ref) *status.Verdict {
-	if ref.Kind == cluster.KindServiceImport {
-		imp, ok := res.Imports.Get([]byte(ref.Namespace + "/" + ref.Name))
-		if !ok {
-			return nil
-		}
-		v := &status.Verdict{}
-		for _, e := range imp.Exporters {
-			v.Clusters = append(v.Clusters, e.Cluster)
-		}
-		slices.Sort(v.Clusters)
-		return v
-	}
 	rep, ok := res.Reports.Get([]byte(ref.String() + "@" + string(res.Local)))
 	if !ok {
 		return nil

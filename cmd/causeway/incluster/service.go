@@ -9,17 +9,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
@@ -30,10 +29,12 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/attest"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
+	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cluster/status"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	"github.com/causeway-mesh/causeway/cmd/causeway/hub"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
+	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/xds/envoy"
@@ -60,9 +61,11 @@ type service struct {
 	client    *kubernetes.Client
 	store     *etcd.Store
 	authority *identity.Authority
+	set       spiffeid.TrustDomain // of the clusterset itself
 	source    *kubernetes.Source
 	agent     *agent.Agent
 	feed      *feed
+	imports   *agent.Imports
 	writer    *status.Writer
 	attest    *attest.Server
 	query     *query.Server
@@ -131,7 +134,7 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 // assemble makes the parts that depend on nothing but each other.
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
-	s.feed = &feed{local: id, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
+	s.feed = &feed{local: id, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
 	g, err := o.gossipConfig(s.dir, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
@@ -156,11 +159,16 @@ func (s *service) assemble(id cluster.ID) error {
 	if s.writer, err = status.NewWriter(status.Config{Live: s.source.Live, Judge: s.feed.judge, Patch: s.client.PatchStatus, Logger: s.log.With("part", "status"), Registerer: s.metrics}); err != nil {
 		return err
 	}
-	noEntries := func(resolve.FrontendKey, translate.Transport, int32) (uint16, bool) { return 0, false }
+	if s.imports, err = agent.NewImports(agent.ImportsConfig{
+		Cluster: id, Client: s.client, CrossingService: o.crossingService, IPv6: bind.Is6(), Dir: o.data,
+		Rebind: func(frontends []string) { s.agent.Rebind(frontends) }, OnStanding: s.writer.Judged, Logger: s.log.With("part", "imports"), Registerer: s.metrics,
+	}); err != nil {
+		return err
+	}
 	if s.agent, err = agent.New(agent.Config{
 		Cluster: id, Replica: o.replica, Dir: o.data, Store: s.store, Authority: s.authority, Identity: ids, Gossip: g,
-		Bindings: &bindings{addr: bind, crossing: o.crossingPort, entry: noEntries}, Options: translate.Options{SystemRoots: envoy.SystemRoots()},
-		XDS: s.listeners["--xds"], Drain: o.drain, OnProxies: s.want, OnChange: s.notify, OnResult: s.feed.follow,
+		Bindings: &bindings{addr: bind, crossing: o.crossingPort, entries: s.imports}, Options: translate.Options{SystemRoots: envoy.SystemRoots()},
+		XDS: s.listeners["--xds"], Drain: o.drain, OnProxies: s.want, OnChange: s.notify, OnResult: s.follow,
 		Elect:  s.elect,
 		Logger: s.log, Registerer: s.metrics,
 	}); err != nil {
@@ -179,11 +187,12 @@ func (s *service) assemble(id cluster.ID) error {
 	if err != nil {
 		return err
 	}
+	s.set = set
 	s.query, err = query.New(query.Config{
 		Views: func() []query.View {
 			return []query.View{{Cluster: id, Result: s.agent.Result(), Confirmed: hub.Confirmed(s.agent.Loop())}}
 		},
-		Changed: s.waiting, Problems: s.agent.Problems,
+		Changed: s.waiting, Problems: func() []cluster.Problem { return slices.Concat(s.agent.Problems(), s.imports.Problems()) },
 		Proxies: func() []query.Proxy { return agent.Proxies(s.agent, s.served()) },
 		SVID:    s.agent.SVID(), Bundles: callers{set, s.dir.Domain(set), s.agent.Bundles()}, Authorize: query.AuthorizeMembers(o.clusterset),
 		Logger: s.log.With("part", "query"), Registerer: s.metrics,
@@ -271,6 +280,12 @@ func (s *service) openAuthority(ctx context.Context, td spiffeid.TrustDomain) (*
 	}
 }
 
+// follow hands each Result to those who make something of it.
+func (s *service) follow(res *resolve.Result, delta resolve.Delta) {
+	s.feed.follow(res, delta)
+	s.imports.OnResult(res, delta)
+}
+
 // touch passes on of which objects the API server has something new.
 func (s *service) touch(refs []cluster.Ref) {
 	kept := refs[:0:0]
@@ -348,15 +363,16 @@ func (s *service) run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.agent.Run(serving) })
 	g.Go(func() error { return s.source.Run(serving, s.agent) })
+	g.Go(func() error { return s.imports.Watch(serving) })
 	g.Go(func() error { return s.serveProxies(serving) })
 	g.Go(func() error { return s.reload(serving) })
 	g.Go(func() error { return s.attestation(serving) })
 	g.Go(func() error { return s.query.Run(serving, s.listeners["--listen"]) })
 	if l := s.listeners["--metrics"]; l != nil {
-		g.Go(func() error { return s.serveMetrics(serving, l) })
+		g.Go(func() error { return serve.HTTP(serving, l, serve.Metrics(s.metrics), s.metricsTLS()) })
 	}
 	if l := s.listeners["--probe"]; l != nil {
-		g.Go(func() error { return s.serveProbes(serving, l) })
+		g.Go(func() error { return serve.HTTP(serving, l, serve.Probes(s.live, s.ready), nil) })
 	}
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -373,8 +389,14 @@ func (s *service) attestation(ctx context.Context) error {
 	return s.attest.Run(ctx, s.listeners["--identity"])
 }
 
-// serveProxies gives each wanted Envoy its configuration, until ctx ends.
+// serveProxies gives each wanted Envoy its configuration, until ctx ends. It waits for
+// the entry ports: an Envoy that is told of none closes those that it has.
 func (s *service) serveProxies(ctx context.Context) error {
+	for !s.imports.Ready() {
+		if !sleep(ctx, 20*time.Millisecond) {
+			return nil
+		}
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	running := map[translate.Proxy]context.CancelFunc{}
@@ -422,82 +444,4 @@ func (s *service) reload(ctx context.Context) error {
 			s.log.Warn("the cluster's certificate authority can't be read again; it stays as it was", "error", err)
 		}
 	}
-}
-
-// ready tells why the agent isn't, nil if it is.
-func (s *service) ready() error {
-	switch {
-	case s.stopping.Load():
-		return errors.New("the agent is stopping")
-	case s.agent.Result() == nil:
-		if missing := s.source.Missing(); len(missing) > 0 {
-			return fmt.Errorf("the cluster has not been read: %v", missing)
-		}
-		return fmt.Errorf("nothing is resolved: waiting for %s", s.agent.Loop().State().Waiting)
-	case !s.agent.Serves(agent.Crossing(cluster.ID(s.o.cluster))):
-		return errors.New("nothing is translated for the crossing gateways")
-	}
-	return nil
-}
-
-// serveProbes answers kubelet. It is alive as long as the goroutine that everything
-// goes through gets on.
-func (s *service) serveProbes(ctx context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
-		alive := make(chan struct{})
-		go func() {
-			s.agent.Serves(translate.Proxy{})
-			close(alive)
-		}()
-		select {
-		case <-alive:
-			fmt.Fprintln(w, "ok")
-		case <-r.Context().Done():
-		case <-time.After(20 * time.Second):
-			http.Error(w, "the agent does not get on", http.StatusServiceUnavailable)
-		}
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	srv := bounded(mux)
-	return serveHTTP(ctx, srv, func() error { return srv.Serve(l) })
-}
-
-// serveMetrics serves Prometheus' metrics to members of the clusterset and people of
-// this cluster.
-func (s *service) serveMetrics(ctx context.Context, l net.Listener) error {
-	set, err := identity.ClustersetDomain(s.o.clusterset)
-	if err != nil {
-		return err
-	}
-	own := s.authority.TrustDomain()
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
-	srv := bounded(mux)
-	srv.TLSConfig = identity.ServerConfig(s.agent.SVID(), callers{set, s.dir.Domain(set), s.authority}, func(peer identity.Identity) error {
-		if peer.TrustDomain != set && (peer.TrustDomain != own || peer.Kind == identity.KindProxy) {
-			return fmt.Errorf("%s has no business with the metrics of cluster %s", peer, s.o.cluster)
-		}
-		return nil
-	})
-	return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(l, "", "") })
-}
-
-func bounded(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-}
-
-func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error {
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }

@@ -10,12 +10,10 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,6 +26,7 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/attest"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
 	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -155,29 +154,16 @@ func (o *options) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// serveProbes answers kubelet until ctx ends: alive while this process is, ready once
-// Envoy has its first configuration and as long as it isn't draining.
+// serveProbes answers kubelet until ctx ends: ready once Envoy has its first
+// configuration, and as long as it isn't draining.
 func (o *options) serveProbes(ctx context.Context, admin string) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.probe)
 	if err != nil {
 		return fmt.Errorf("--probe: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 500*time.Millisecond)
+	return serve.HTTP(ctx, l, serve.Probes(serve.Alive, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer cancel()
-		if err := envoy.Ready(ctx, admin); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("--probe: %w", err)
-	}
-	return nil
+		return envoy.Ready(ctx, admin)
+	}), nil)
 }

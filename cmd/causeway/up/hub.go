@@ -2,14 +2,10 @@ package up
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -21,6 +17,7 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	sethub "github.com/causeway-mesh/causeway/cmd/causeway/hub"
+	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
 	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/xds/translate"
@@ -140,17 +137,9 @@ func (h *hub) serveMetrics(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for metrics: %w; choose another address with --metrics", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(h.s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
-	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		TLSConfig: identity.ServerConfig(h.svid, h.s.trust.domain, h.people),
-	}
 	at := l.Addr().String()
 	h.s.metricsAddr.Store(&at)
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.ServeTLS(l, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := serve.HTTP(ctx, l, serve.Metrics(h.s.metrics), identity.ServerConfig(h.svid, h.s.trust.domain, h.people)); err != nil {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	return nil
