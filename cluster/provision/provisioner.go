@@ -53,7 +53,7 @@ type Config struct {
 	Gateways func() []Gateway
 	// OnStanding is told of ServiceImports whose Standing differs. It must not block.
 	OnStanding func([]cluster.Ref)
-	// Rate and Burst bound the writes a second; 50 and 200 if zero.
+	// Rate and Burst bound the writes a second; 200 and 400 if zero.
 	Rate, Burst int
 	Logger      *slog.Logger
 	Registerer  prometheus.Registerer
@@ -92,10 +92,10 @@ func New(cfg Config) (*Provisioner, error) {
 		return nil, errors.New("provisioner: Rate and Burst can't be negative")
 	}
 	if cfg.Rate == 0 {
-		cfg.Rate = 50
+		cfg.Rate = 200
 	}
 	if cfg.Burst == 0 {
-		cfg.Burst = 4 * cfg.Rate
+		cfg.Burst = 2 * cfg.Rate
 	}
 	if cfg.OnStanding == nil {
 		cfg.OnStanding = func([]cluster.Ref) {}
@@ -400,7 +400,7 @@ func (p *Provisioner) tell(n Name, out plan) {
 	if out.standing == nil {
 		delete(p.standing, n)
 	} else {
-		differs = differs || old.Ready != out.standing.Ready || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
+		differs = differs || old.Ready != out.standing.Ready || old.Generation != out.standing.Generation || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
 		p.standing[n] = *out.standing
 	}
 	fresh := out.problem != "" && p.problems[n] != out.problem
