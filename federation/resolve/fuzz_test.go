@@ -30,14 +30,7 @@ func FuzzResolve(f *testing.F) {
 		h := fz.History(world, edits)
 		b := federation.NewBuilder()
 		e := b.Edit()
-		for _, c := range h.World.Clusters {
-			e.SetCluster(c)
-		}
-		for _, o := range h.World.Objects {
-			if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		h.World.Put(t, e)
 		snap, _ := e.Commit()
 		res := Resolve(h.Local, snap)
 		for e = b.Edit(); h.Next(e); e = b.Edit() {

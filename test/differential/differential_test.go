@@ -195,6 +195,5 @@ func (p *proxy) listens(from explain.Source, q explain.Request) (netip.AddrPort,
 	if _, ok := p.state.Load().Resources.Get(translate.TypeListener, name); !ok {
 		return netip.AddrPort{}, false
 	}
-	at, _ := p.binds.of(name)
-	return at, true
+	return p.binds.Of(name), true
 }

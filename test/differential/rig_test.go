@@ -3,14 +3,9 @@ package differential
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,30 +17,11 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/server"
 	"github.com/causeway-mesh/causeway/xds/translate"
+	"github.com/causeway-mesh/causeway/xds/translate/translatetest"
 )
-
-const bootstrap = `{
-  "node": {"id": %q, "cluster": "test"},
-  "admin": {"address": {"pipe": {"path": %q}}},
-  "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener",
-    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"}}],
-  "dynamic_resources": {
-    "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-      "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
-    "cds_config": {"ads": {}, "resource_api_version": "V3"},
-    "lds_config": {"ads": {}, "resource_api_version": "V3"}
-  },
-  "static_resources": {"clusters": [{
-    "name": "xds", "connect_timeout": "1s", "type": "STATIC",
-    "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-      "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-      "explicit_http_config": {"http2_protocol_options": {}}}},
-    "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [{"endpoint":
-      {"address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}}}]}]}
-  }]}
-}`
 
 // rig is the real half: xDS server, Envoys, pods.
 type rig struct {
@@ -69,7 +45,7 @@ type proxy struct {
 	translate.Proxy
 	svid  *translate.Identity
 	state atomic.Pointer[translate.State] // what it was told last
-	binds *binds
+	binds *translatetest.Bindings
 }
 
 func newRig(t *testing.T) *rig {
@@ -121,34 +97,9 @@ func newRig(t *testing.T) *rig {
 
 // start runs an Envoy until the test ends.
 func (r *rig) start(p translate.Proxy) {
-	t := r.t
-	t.Helper()
-	dir := t.TempDir()
-	sockets, err := os.MkdirTemp("", "cw") // names of sockets are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, log := filepath.Join(dir, "envoy.json"), filepath.Join(dir, "envoy.log")
-	if err := os.WriteFile(file, fmt.Appendf(nil, bootstrap, p.ID(), filepath.Join(sockets, "a"), r.xdsPort), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- envoy.Process{Path: r.envoy, Bootstrap: file, LogPath: log, Logger: slog.New(slog.DiscardHandler)}.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		if t.Failed() {
-			b, _ := os.ReadFile(log)
-			t.Logf("%s: Envoy's log:\n%s", p.ID(), b[max(0, len(b)-4000):])
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		_ = os.RemoveAll(sockets)
-	})
-	r.proxies[p.ID()] = &proxy{Proxy: p, svid: r.issue(p), binds: &binds{own: r.own, proxy: len(r.proxies), at: map[string]netip.AddrPort{}}}
+	r.t.Helper()
+	envoytest.Follow(r.t, r.envoy, p.ID(), r.xdsPort)
+	r.proxies[p.ID()] = &proxy{Proxy: p, svid: r.issue(p), binds: r.own.listeners(len(r.proxies))}
 }
 
 // issue makes a proxy's identity.
@@ -262,36 +213,9 @@ func (b block) pod(cluster, n int) netip.Addr {
 // listenPort is the port of every listener; addresses tell them apart.
 const listenPort = 15080
 
-// binds gives every listener of a proxy an address of its own.
-type binds struct {
-	own   block
-	proxy int
-	mu    sync.Mutex
-	at    map[string]netip.AddrPort
-}
-
-func (b *binds) of(key string) (netip.AddrPort, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	a, ok := b.at[key]
-	if !ok {
-		n := len(b.at) + 1
-		a = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(b.own), byte(32 + 16*b.proxy + n>>8), byte(n)}), listenPort)
-		b.at[key] = a
-	}
-	return a, true
-}
-
-func (b *binds) Frontend(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	return b.of(translate.FrontendListenerName(key, t, port))
-}
-
-func (b *binds) Gateway(_ translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	return b.of(translate.GatewayListenerName(t, port))
-}
-
-func (b *binds) Crossing(translate.Proxy) (netip.AddrPort, bool) { return b.of("crossing") }
-
-func (b *binds) Entry(translate.Proxy, resolve.FrontendKey, translate.Transport, int32) (netip.AddrPort, bool) {
-	return netip.AddrPort{}, false
+// listeners gives every listener of the nth proxy an address of its own.
+func (b block) listeners(proxy int) *translatetest.Bindings {
+	return translatetest.NewBindings(func(n int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(b), byte(32 + 16*proxy + n>>8), byte(n)}), listenPort)
+	})
 }

@@ -30,6 +30,7 @@ var layers = []struct {
 	{"federation", []string{"cluster", "federation/record", "federation/store"}},
 	{"federation/...", []string{"api/causeway/v1", "cluster", "federation/..."}},
 	{"xds/translate", []string{"cluster", "federation/resolve"}},
+	{"xds/translate/translatetest", []string{"federation/resolve", "xds/translate"}},
 	{"xds/...", []string{"cluster", "xds/..."}},
 	{"api/query", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/...", "xds/translate", "xds/server"}},
 	{"api/admin", []string{"api/causeway/v1", "api/query", "cluster", "cluster/identity", "federation/record", "federation/store"}},

@@ -1,15 +1,12 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -33,25 +31,6 @@ type mesh struct {
 	clients http.Client
 }
 
-const bootstrap = `{
-  "node": {"id": "p", "cluster": "test"},
-  "admin": {"address": {"pipe": {"path": %q}}},
-  "dynamic_resources": {
-    "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-      "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
-    "cds_config": {"ads": {}, "resource_api_version": "V3"},
-    "lds_config": {"ads": {}, "resource_api_version": "V3"}
-  },
-  "static_resources": {"clusters": [{
-    "name": "xds", "connect_timeout": "1s", "type": "STATIC",
-    "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-      "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-      "explicit_http_config": {"http2_protocol_options": {}}}},
-    "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [{"endpoint":
-      {"address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}}}]}]}
-  }]}
-}`
-
 // newMesh runs an Envoy, or skips the test where there is none.
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
@@ -63,36 +42,13 @@ func newMesh(t *testing.T) *mesh {
 	m.clients.Transport = &http.Transport{DisableKeepAlives: true}
 	m.clients.Timeout = 10 * time.Second
 	m.serve(t, "127.0.0.1:0")
-	dir := t.TempDir()
 	_, port, _ := net.SplitHostPort(m.address)
-	var n int
-	fmt.Sscan(port, &n)
-	sockets, err := os.MkdirTemp("", "cw") // names of sockets are short
+	n, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "envoy.json")
-	if err := os.WriteFile(file, fmt.Appendf(nil, bootstrap, filepath.Join(sockets, "a"), n), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	log := filepath.Join(dir, "envoy.log")
-	go func() {
-		done <- envoy.Process{Path: path, Bootstrap: file, LogPath: log, Logger: slog.New(slog.DiscardHandler)}.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		if t.Failed() {
-			b, _ := os.ReadFile(log)
-			t.Logf("Envoy's log:\n%s", b[max(0, len(b)-4000):])
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		m.grpc.Stop()
-		_ = os.RemoveAll(sockets)
-	})
+	t.Cleanup(func() { m.grpc.Stop() })
+	envoytest.Follow(t, path, "p", n)
 	return m
 }
 

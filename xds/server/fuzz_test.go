@@ -26,6 +26,7 @@ import (
 	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/translate"
+	"github.com/causeway-mesh/causeway/xds/translate/translatetest"
 )
 
 var (
@@ -37,31 +38,11 @@ var (
 // fuzzDir holds the worlds that everything begins with.
 const fuzzDir = "../../federation/resolve/testdata"
 
-// anywhere gives every listener of a proxy an address of its own.
-type anywhere struct{ at map[string]netip.AddrPort }
-
-func (a *anywhere) of(key string) (netip.AddrPort, bool) {
-	x, ok := a.at[key]
-	if !ok {
-		n := len(a.at) + 1
-		x = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 78, byte(n >> 8), byte(n)}), 15080)
-		a.at[key] = x
-	}
-	return x, true
-}
-
-func (a *anywhere) Frontend(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	return a.of(translate.FrontendListenerName(key, t, port))
-}
-
-func (a *anywhere) Gateway(_ translate.Proxy, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	return a.of(translate.GatewayListenerName(t, port))
-}
-
-func (a *anywhere) Crossing(translate.Proxy) (netip.AddrPort, bool) { return a.of("crossing") }
-
-func (a *anywhere) Entry(_ translate.Proxy, key resolve.FrontendKey, t translate.Transport, port int32) (netip.AddrPort, bool) {
-	return a.of("entry/" + translate.FrontendListenerName(key, t, port))
+// anywhere gives every listener of a proxy an address of its own; nobody listens.
+func anywhere() *translatetest.Bindings {
+	return translatetest.NewBindings(func(n int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 78, byte(n >> 8), byte(n)}), 15080)
+	})
 }
 
 // trusted is what is the same in every world: an authority that signs for every
@@ -103,14 +84,7 @@ func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, ro
 	h := fz.History(world, edits)
 	b := federation.NewBuilder()
 	e := b.Edit()
-	for _, c := range h.World.Clusters {
-		e.SetCluster(c)
-	}
-	for _, o := range h.World.Objects {
-		if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.World.Put(t, e)
 	snap, _ := e.Commit()
 	res := resolve.Resolve(h.Local, snap)
 	m := made{history: h, states: map[translate.Proxy]*translate.State{}, inputs: map[translate.Proxy]translate.Input{}}
@@ -118,14 +92,14 @@ func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, ro
 	cache, bundles := translate.NewCache(), trustOf(snap)
 	for _, p := range []translate.Proxy{{Role: translate.RoleSidecar, Namespace: "app", Name: "a"}, {Role: translate.RoleSidecar, Namespace: "dev", Name: "a"}, {Role: translate.RoleCrossing, Namespace: "causeway-system", Name: "a"}} {
 		p.Cluster = h.Local
-		m.inputs[p] = translate.Input{Proxy: p, Bindings: &anywhere{at: map[string]netip.AddrPort{}}, Identity: trusted().identity, Options: opts, Cache: cache}
+		m.inputs[p] = translate.Input{Proxy: p, Bindings: anywhere(), Identity: trusted().identity, Options: opts, Cache: cache}
 	}
 	update := func(delta resolve.Delta) {
 		for name := range gatewaysOf(res) {
 			ns, n, _ := strings.Cut(name, "/")
 			p := translate.Proxy{Cluster: h.Local, Role: translate.RoleGateway, Namespace: ns, Name: n}
 			if _, ok := m.inputs[p]; !ok {
-				m.inputs[p] = translate.Input{Proxy: p, Bindings: &anywhere{at: map[string]netip.AddrPort{}}, Identity: trusted().identity, Options: opts, Cache: cache}
+				m.inputs[p] = translate.Input{Proxy: p, Bindings: anywhere(), Identity: trusted().identity, Options: opts, Cache: cache}
 			}
 		}
 		for p, in := range m.inputs {

@@ -158,21 +158,6 @@ func generic(t *testing.T, r *Resource) map[string]any {
 	return out
 }
 
-// walkJSON calls visit for every object, the inner ones first.
-func walkJSON(v any, visit func(map[string]any)) {
-	switch v := v.(type) {
-	case map[string]any:
-		for _, x := range v {
-			walkJSON(x, visit)
-		}
-		visit(v)
-	case []any:
-		for _, x := range v {
-			walkJSON(x, visit)
-		}
-	}
-}
-
 // render gives the files of a golden. Certificates and keys are new in each run,
 // so that only what they are is shown.
 func render(t *testing.T, s *State) map[string][]byte {
@@ -182,7 +167,7 @@ func render(t *testing.T, s *State) map[string][]byte {
 		var list []any
 		for _, r := range s.Resources.All(typeURL) {
 			g := generic(t, r)
-			walkJSON(g, func(m map[string]any) {
+			envoytest.Walk(g, func(m map[string]any) {
 				if text, ok := m["inlineBytes"].(string); ok {
 					data, _ := base64.StdEncoding.DecodeString(text)
 					m["inlineBytes"] = strings.SplitN(string(data), "\n", 2)[0]

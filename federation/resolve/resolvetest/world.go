@@ -92,17 +92,23 @@ type World struct {
 func (w World) Snapshot(t testing.TB) *federation.Snapshot {
 	t.Helper()
 	e := federation.NewBuilder().Edit()
-	for _, c := range w.Clusters {
-		e.SetCluster(c)
-	}
-	for _, o := range w.Objects {
-		if err := e.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.Put(t, e)
 	e.SetRevision(int64(len(w.Objects)))
 	s, _ := e.Commit()
 	return s
+}
+
+// Put adds its clusters and objects to what is there.
+func (w World) Put(t testing.TB, to *federation.Edit) {
+	t.Helper()
+	for _, c := range w.Clusters {
+		to.SetCluster(c)
+	}
+	for _, o := range w.Objects {
+		if err := to.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Read is Files before it becomes a Snapshot.

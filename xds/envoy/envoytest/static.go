@@ -78,7 +78,7 @@ func (s *Static) Add(r Resources) error {
 	}
 	for _, list := range [][]map[string]any{routes, endpoints, clusters, listeners, secrets} {
 		for _, x := range list {
-			walk(x, func(m map[string]any) {
+			Walk(x, func(m map[string]any) {
 				for k, v := range m {
 					m[k] = rename(v, prefix, names)
 				}
@@ -87,7 +87,7 @@ func (s *Static) Add(r Resources) error {
 	}
 	for _, list := range [][]map[string]any{clusters, listeners} {
 		for _, x := range list {
-			walk(x, func(m map[string]any) {
+			Walk(x, func(m map[string]any) {
 				delete(m, "sdsConfig") // the static secret of that name
 				if rds, ok := m["rds"].(map[string]any); ok {
 					name, _ := rds["routeConfigName"].(string)
@@ -146,17 +146,17 @@ func rename(v any, prefix string, names map[string]bool) any {
 	return v
 }
 
-// walk calls visit for every object, the inner ones first.
-func walk(v any, visit func(map[string]any)) {
+// Walk calls visit for every object, the inner ones first.
+func Walk(v any, visit func(map[string]any)) {
 	switch v := v.(type) {
 	case map[string]any:
 		for _, x := range v {
-			walk(x, visit)
+			Walk(x, visit)
 		}
 		visit(v)
 	case []any:
 		for _, x := range v {
-			walk(x, visit)
+			Walk(x, visit)
 		}
 	}
 }
