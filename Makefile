@@ -64,14 +64,15 @@ fuzz: ## Fuzz reader, decoder, resolver and translator, FUZZTIME each; then Envo
 	  -corpus "$$($(GO) env GOCACHE)/fuzz/$$($(GO) list ./xds/server)/FuzzTranslate"
 
 .PHONY: generate
-generate: ## Generated code: protobuf, CRDs
+generate: ## Generated code: protobuf, CRDs, the chart's roles
 	@cd api && $(BUF) generate
 	@$(GO) generate ./cluster/...
+	@$(GO) run ./deploy/rbac
 
 .PHONY: generated
 generated: ## Fail if generated code is not current
-	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && cp -r api cluster $$tmp/ && $(MAKE) -s generate && \
-	  for d in api cluster; do diff -r $$tmp/$$d $$d >/dev/null || { echo "generated code in $$d was not current; it is now: commit it"; exit 1; }; done
+	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && cp -r api cluster deploy $$tmp/ && $(MAKE) -s generate && \
+	  for d in api cluster deploy; do diff -r $$tmp/$$d $$d >/dev/null || { echo "generated code in $$d was not current; it is now: commit it"; exit 1; }; done
 	@cd api && $(BUF) lint
 
 .PHONY: golden
