@@ -31,8 +31,9 @@ const (
 
 const mediaProtobuf = "application/vnd.kubernetes.protobuf"
 
-// Client is one connection to the API server of a cluster. It may be used from
-// any goroutine.
+// Client is one connection to the API server of a cluster. It may be used from any
+// goroutine. While a Source runs on it and the API server is away, requests wait for
+// its return, or for their context's end.
 type Client struct {
 	cfg     *rest.Config
 	http    *http.Client
@@ -41,6 +42,7 @@ type Client struct {
 	params  runtime.ParameterCodec
 	root    *rest.RESTClient // for absolute paths
 	objects metadata.Interface
+	gate    *gate
 
 	mu    sync.Mutex
 	byGV  map[schema.GroupVersion]*rest.RESTClient
@@ -74,12 +76,14 @@ func NewClient(cfg *rest.Config) (*Client, error) {
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
-	h, err := httpClient(cfg)
+	c := &Client{cfg: cfg, scheme: newScheme(), byGV: map[schema.GroupVersion]*rest.RESTClient{}, types: map[cluster.Kind]string{}}
+	c.codecs, c.params = serializer.NewCodecFactory(c.scheme), runtime.NewParameterCodec(c.scheme)
+	c.gate = newGate(c.prober())
+	h, err := httpClient(cfg, c.gate)
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server %s: %w", cfg.Host, err)
 	}
-	c := &Client{cfg: cfg, http: h, scheme: newScheme(), byGV: map[schema.GroupVersion]*rest.RESTClient{}, types: map[cluster.Kind]string{}}
-	c.codecs, c.params = serializer.NewCodecFactory(c.scheme), runtime.NewParameterCodec(c.scheme)
+	c.http = h
 	root := rest.CopyConfig(cfg)
 	root.NegotiatedSerializer = c.codecs.WithoutConversion()
 	root.GroupVersion, root.APIPath = &schema.GroupVersion{}, "/"
@@ -93,7 +97,7 @@ func NewClient(cfg *rest.Config) (*Client, error) {
 }
 
 // httpClient is rest.HTTPClientFor with a transport that notices dead connections.
-func httpClient(cfg *rest.Config) (*http.Client, error) {
+func httpClient(cfg *rest.Config, g *gate) (*http.Client, error) {
 	tlsConfig, err := rest.TLSConfigFor(cfg)
 	if err != nil {
 		return nil, err
@@ -114,7 +118,7 @@ func httpClient(cfg *rest.Config) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Transport: wrapped}, nil
+	return &http.Client{Transport: g.roundTripper(wrapped)}, nil
 }
 
 // Config and HTTP are for other clients on the same connection.

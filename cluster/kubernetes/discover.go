@@ -144,7 +144,7 @@ func (s *Source) discover(ctx context.Context) {
 	}
 	var due []time.Duration // looks that follow a hint
 	for {
-		if s.gate.wait(ctx) != nil {
+		if s.client.gate.wait(ctx) != nil {
 			return
 		}
 		next := lookEvery
@@ -155,9 +155,6 @@ func (s *Source) discover(ctx context.Context) {
 		if err != nil {
 			// Nothing is known, so nothing changes.
 			s.log.Debug("discovery failed", "error", err)
-			if serverFault(err) {
-				s.gate.doubt()
-			}
 			next = lookAgain
 		} else {
 			for _, r := range resources {
@@ -244,16 +241,10 @@ func (s *Source) watchDefinitions(ctx context.Context) {
 	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			if err := s.gate.wait(ctx); err != nil {
-				return nil, err
-			}
 			out, err := api.List(ctx, o)
 			return out, pause(err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			if err := s.gate.wait(ctx); err != nil {
-				return nil, err
-			}
 			out, err := api.Watch(ctx, o)
 			return out, pause(err)
 		},

@@ -3,6 +3,8 @@ package kubernetes
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -15,54 +17,95 @@ const (
 	probeTimeout = time.Second
 )
 
-// gate stands before every list and watch. A failure that may be the server's
+// gate stands before every request of a Client. A failure that may be the server's
 // shuts it until a probe of /readyz succeeds; then all who wait go at once. So an
-// outage costs two small requests a second, however many kinds are watched, and
-// its end is noticed within probeEvery, however long it was.
+// outage costs two small requests a second, however many kinds are watched, and its
+// end is noticed within probeEvery, however long it was. Whoever else uses the Client
+// (informers, the leader election) profits: its requests wait instead of failing, and
+// its own pauses do not grow.
+//
+// Nobody is held up while run does not run.
 type gate struct {
-	probe   func(context.Context) error
-	changed func(open bool) // called outside of the lock, in order
+	probe func(context.Context) error
 
 	doubts chan struct{} // 1 deep
 	mu     sync.Mutex
 	opened chan struct{} // closed while the gate is open
 }
 
-func newGate(probe func(context.Context) error, changed func(bool)) *gate {
-	return &gate{probe: probe, changed: changed, doubts: make(chan struct{}, 1), opened: make(chan struct{})}
+func newGate(probe func(context.Context) error) *gate {
+	g := &gate{probe: probe, doubts: make(chan struct{}, 1), opened: make(chan struct{})}
+	close(g.opened)
+	return g
 }
 
-// run opens and shuts the gate until ctx ends. It is shut at first.
-func (g *gate) run(ctx context.Context) {
+// run opens and shuts the gate until ctx ends. It is shut at first. changed is told
+// when the server is lost and found.
+func (g *gate) run(ctx context.Context, changed func(open bool)) {
+	set := func(open bool) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if open {
+			close(g.opened)
+		} else {
+			g.opened = make(chan struct{})
+		}
+	}
+	set(false)
 	for {
 		for told := false; !g.try(ctx); {
-			if !told {
+			if !told && ctx.Err() == nil {
 				told = true
-				g.changed(false)
+				changed(false)
 			}
 			if !sleep(ctx, probeEvery) {
+				set(true)
 				return
 			}
 		}
-		g.mu.Lock()
-		close(g.opened)
-		g.mu.Unlock()
-		g.changed(true)
+		set(true)
+		changed(true)
 		select {
 		case <-ctx.Done():
 			return
 		case <-g.doubts:
 		}
-		g.mu.Lock()
-		g.opened = make(chan struct{})
-		g.mu.Unlock()
+		set(false)
 	}
 }
+
+// probing marks the context of the gate's own requests.
+type probing struct{}
+
+// RoundTripper lets requests through when the gate is open.
+func (g *gate) roundTripper(next http.RoundTripper) http.RoundTripper {
+	return tripper(func(r *http.Request) (*http.Response, error) {
+		if r.Context().Value(probing{}) != nil {
+			return next.RoundTrip(r)
+		}
+		if err := g.wait(r.Context()); err != nil {
+			if r.Body != nil {
+				_ = r.Body.Close()
+			}
+			return nil, fmt.Errorf("the API server does not answer: %w", err)
+		}
+		resp, err := next.RoundTrip(r)
+		if err != nil && r.Context().Err() == nil || err == nil && serverFaultCode(resp.StatusCode) {
+			g.doubt()
+		}
+		return resp, err
+	})
+}
+
+type tripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (t tripper) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
 
 func (g *gate) try(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	return g.probe(ctx) == nil
+	return g.probe(context.WithValue(ctx, probing{}, true)) == nil
 }
 
 // doubt shuts the gate until the next successful probe.
@@ -103,10 +146,13 @@ func (g *gate) open() bool {
 func serverFault(err error) bool {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
-		code := status.Status().Code
-		return code >= 500 || code == 429 || code == 0
+		return serverFaultCode(int(status.Status().Code))
 	}
 	return err != nil && !errors.Is(err, context.Canceled)
+}
+
+func serverFaultCode(code int) bool {
+	return code >= 500 || code == http.StatusTooManyRequests || code == 0
 }
 
 // sleep waits, or returns false when ctx ends first.

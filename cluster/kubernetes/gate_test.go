@@ -28,10 +28,14 @@ func TestGate(t *testing.T) {
 				return errors.New("connection refused")
 			}
 			return nil
-		}, func(open bool) { said = append(said, open) })
+		})
+		if err := g.wait(t.Context()); err != nil {
+			t.Fatal("nobody is to wait before there is a prober")
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go g.run(ctx)
+		go g.run(ctx, func(open bool) { said = append(said, open) })
+		synctest.Wait()
 		if err := g.wait(ctx); err != nil {
 			t.Fatal(err)
 		}

@@ -115,16 +115,13 @@ func (f *follower) ready(ctx context.Context) error {
 	if barred > 0 && !sleep(ctx, barred) {
 		return ctx.Err()
 	}
-	return f.s.gate.wait(ctx)
+	return nil
 }
 
 // note takes the outcome of a request.
 func (f *follower) note(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
-	}
-	if serverFault(err) {
-		f.s.gate.doubt()
 	}
 	f.mu.Lock()
 	said := f.failing

@@ -58,7 +58,6 @@ type Source struct {
 	client  *Client
 	log     *slog.Logger
 	state   *state
-	gate    *gate
 	metrics *metrics
 	looks   chan struct{} // 1 deep: discover again
 	resolve chan struct{} // 1 deep: Need has changed
@@ -104,7 +103,6 @@ func New(cfg Config) (*Source, error) {
 		looks: make(chan struct{}, 1), resolve: make(chan struct{}, 1), done: make(chan struct{}),
 		outside: map[cluster.Ref]bool{}, singles: map[cluster.Ref]*single{},
 	}
-	s.gate = newGate(s.client.prober(), s.connected)
 	return s, nil
 }
 
@@ -120,7 +118,7 @@ func (s *Source) connected(open bool) {
 }
 
 // Connected reports whether the API server answers.
-func (s *Source) Connected() bool { return s.gate.open() }
+func (s *Source) Connected() bool { return s.client.gate.open() }
 
 // Full reports whether all kinds have been read in full from the API server, by
 // this process: what was delivered is not the copy on disk alone.
@@ -164,7 +162,7 @@ func (s *Source) Run(ctx context.Context, sink cluster.Sink) error {
 	defer cancel()
 	began := time.Now()
 	copied := s.readCopy()
-	wg.Go(func() { s.gate.run(ctx) })
+	wg.Go(func() { s.client.gate.run(ctx, s.connected) })
 	wg.Go(func() { s.discover(ctx) })
 	wg.Go(func() { s.watchDefinitions(ctx) })
 	wg.Go(func() { s.followReferences(ctx) })
