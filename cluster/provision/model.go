@@ -85,7 +85,6 @@ type Have struct {
 
 // Standing is how an import stands in this cluster, for its status.
 type Standing struct {
-	Generation     int64            // of the ServiceImport
 	Ready          metav1.Condition // without time and generation
 	Clusters       []cluster.ID     // the exporters, sorted
 	EndpointSlices mcsv1beta1.EndpointSliceObjectsStatus

@@ -165,9 +165,6 @@ func (p *planner) stands(reason mcsv1beta1.ServiceImportConditionReason, why str
 	if slices > 0 {
 		s.EndpointSlices = mcsv1beta1.EndpointSliceObjectsPresent
 	}
-	if p.have.Import != nil {
-		s.Generation = p.have.Import.Generation
-	}
 	for _, x := range p.want.Sources {
 		s.Clusters = append(s.Clusters, x.Cluster)
 	}

@@ -400,7 +400,7 @@ func (p *Provisioner) tell(n Name, out plan) {
 	if out.standing == nil {
 		delete(p.standing, n)
 	} else {
-		differs = differs || old.Ready != out.standing.Ready || old.Generation != out.standing.Generation || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
+		differs = differs || old.Ready != out.standing.Ready || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
 		p.standing[n] = *out.standing
 	}
 	fresh := out.problem != "" && p.problems[n] != out.problem

@@ -293,7 +293,7 @@ spec: {type: ClusterSetIP, ips: [10.9.9.9], ports: [{port: 80}]}
 	})
 	r.await("ready", func() bool {
 		s, _ := r.prov.Standing(catalog)
-		return s.Ready.Status == metav1.ConditionTrue && s.EndpointSlices == mcsv1beta1.EndpointSliceObjectsPresent && s.Generation == r.imported("catalog").Generation
+		return s.Ready.Status == metav1.ConditionTrue && s.EndpointSlices == mcsv1beta1.EndpointSliceObjectsPresent
 	})
 	r.await("the endpoints are gone", func() bool { return len(r.have(catalog).Slices) == 2 })
 
