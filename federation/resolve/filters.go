@@ -233,7 +233,10 @@ func compileRedirect(in *gatewayv1.HTTPRequestRedirectFilter, at filterPlace, fa
 	case d.Scheme == "https":
 		d.Port = 443
 	default:
-		d.Port = at.via.port
+		d.Port = at.via.port // of a parent that an API server has not checked, it may be none
+		if d.Port < 1 || d.Port > 65535 {
+			d.Port = 0
+		}
 	}
 	if (scheme == "http" && d.Port == 80) || (scheme == "https" && d.Port == 443) {
 		d.Port = 0

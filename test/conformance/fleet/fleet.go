@@ -50,6 +50,11 @@ func Start(t testing.TB, o Options) *Fleet {
 	t.Helper()
 	l := lab.StartTest(t, lab.Options{Clusters: len(o.Networks), CRDs: o.CRDs})
 	f := &Fleet{Lab: l, dir: filepath.Join(t.TempDir(), "clusterset")}
+	t.Cleanup(func() {
+		if t.Failed() {
+			f.logs(t)
+		}
+	})
 	var err error
 	if f.root, err = sourceRoot(); err != nil {
 		t.Fatal(err)
@@ -71,11 +76,6 @@ func Start(t testing.TB, o Options) *Fleet {
 	for i, c := range l.Clusters {
 		f.Install(t, c, o.Networks[i])
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			f.logs(t)
-		}
-	})
 	return f
 }
 
