@@ -37,6 +37,9 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the lab needs root, for network namespaces and containers: run it with sudo, as in `sudo env PATH=$PATH make lab`")
 	}
+	if !exists("/proc/net/if_inet6") {
+		return errors.New("the lab needs IPv6, which this machine's kernel has switched off (ipv6.disable=1)")
+	}
 	packages := missing()
 	if len(packages) == 0 {
 		return nil

@@ -231,6 +231,7 @@ func TestLab(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustAnswer(t, one, one.Name, "http", "http://echo")
+		balancers(t, one)
 		images(t, one)
 		adopted(t, l)
 	})
@@ -253,6 +254,62 @@ func fromMachine(t *testing.T, addr, cluster string) error {
 		return fmt.Errorf("%q answers: %w", who.Cluster, err)
 	}
 	return nil
+}
+
+// balancers asks for load balancers' addresses by name: one that is free is given, one that
+// the cluster does not have and one that is taken stay away.
+func balancers(t *testing.T, c *lab.Cluster) {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := c.LoadBalancers4.Addr()
+	for range 77 {
+		want = want.Next()
+	}
+	create := func(name, address string) {
+		if err := c.Apply(t.Context(), fmt.Appendf(nil, `
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: default}
+spec: {type: LoadBalancer, loadBalancerIP: %s, ports: [{port: 80}]}
+`, name, address)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ingress := func(name string) string {
+		s, err := client.CoreV1().Services("default").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, in := range s.Status.LoadBalancer.Ingress {
+			out = append(out, in.IP)
+		}
+		return strings.Join(out, ",")
+	}
+	create("far", "192.0.2.1")
+	create("free", want.String())
+	eventually(t, "the address asked for", func() error {
+		if got := ingress("free"); got != want.String() {
+			return fmt.Errorf("it is %q, not %s", got, want)
+		}
+		return nil
+	})
+	create("taken", want.String())
+	create("last", "") // by the time that it has an address the others have been looked at
+	eventually(t, "any address", func() error {
+		if ingress("last") == "" {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	for _, name := range []string{"far", "taken"} {
+		if got := ingress(name); got != "" {
+			t.Errorf("the Service %s has %s", name, got)
+		}
+	}
 }
 
 // adopted uses the clusters as somebody's, which tests leave alone.
@@ -347,7 +404,12 @@ func machine(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, files...)
+		for _, f := range files {
+			if to, err := os.Readlink(f); err == nil && to != "" {
+				f += " -> " + to // which tells whose it is
+			}
+			out = append(out, f)
+		}
 	}
 	for _, argv := range [][]string{{"ip", "-4", "route"}, {"ip", "-6", "route"}, {"cat", "/proc/self/mounts"}, {"iptables-save"}, {"ip6tables-save"}, {"ps", "-eo", "args"}} {
 		b, err := exec.Command(argv[0], argv[1:]...).Output()
