@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -52,7 +53,11 @@ func TestCertify(t *testing.T) {
 	if _, err := k.Credential(chain, agent); err == nil {
 		t.Error("a certificate for another id is taken")
 	}
-	if s := fmt.Sprintf("%v %+v %#v", k, *k, k); strings.Contains(s, k.p.key.D.String()) {
+	raw, err := k.p.key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := fmt.Sprintf("%v %+v %#v", k, *k, k); strings.Contains(s, new(big.Int).SetBytes(raw).String()) {
 		t.Errorf("the key shows: %s", s)
 	}
 	weak, err := rsa.GenerateKey(rand.Reader, 2048)

@@ -359,7 +359,7 @@ func TestReferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dyn.Resource(gatewayv1.SchemeGroupVersion.WithResource("gateways")).Namespace("default").Delete(t.Context(), "late", metav1.DeleteOptions{}); err != nil {
+	if err := dyn.Resource(schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gateways"}).Namespace("default").Delete(t.Context(), "late", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.await(t, 10*time.Second, "nothing that nobody refers to", is("used"))
@@ -459,7 +459,6 @@ func TestOutage(t *testing.T) {
 	if err := cp.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	back := time.Now()
 	apply(t, cp, `
 apiVersion: multicluster.x-k8s.io/v1beta1
 kind: ServiceExport
@@ -470,14 +469,16 @@ kind: Service
 metadata: {name: new, namespace: app}
 spec: {ports: [{port: 80}]}
 `)
+	// An API server that has just started takes its time with what it is told.
+	back := time.Now()
 	for name, w := range map[string]*world{"the survivor": survivor, "the one that began with the copy": copied} {
 		w.await(t, 20*time.Second, "a change after the outage", func() bool {
 			return w.has(ref(cluster.KindServiceExport, "app", "outside")) && w.has(ref(cluster.KindService, "app", "new"))
 		})
 		took := time.Since(back)
-		t.Logf("%s followed %s after the API server's return", name, took.Round(time.Millisecond))
+		t.Logf("%s followed %s after the first change", name, took.Round(time.Millisecond))
 		if took > 3*time.Second {
-			t.Errorf("%s followed %s after the API server's return", name, took)
+			t.Errorf("%s followed %s after the first change that the API server took after its return", name, took)
 		}
 	}
 	if got := copied.current(t); len(got) != len(before)+2 {
