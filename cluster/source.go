@@ -1,6 +1,9 @@
 package cluster
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Event is a change of one object.
 type Event struct {
@@ -29,6 +32,19 @@ type Batch struct {
 	// Synced is true on the batch that completes the source's first full set,
 	// and on every later one.
 	Synced bool
+}
+
+// Pause waits for d, or until ctx ends, whose error it gives then. Loops that try
+// again wait so.
+func Pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Sink takes batches. Deliver may block for backpressure; it returns an error

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/store"
 )
@@ -63,7 +64,7 @@ func (l *Loop) save(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		took := l.writeCopy(l.saver.take())
-		_ = pause(ctx, max(copyPause, copyRatio*took))
+		_ = cluster.Pause(ctx, max(copyPause, copyRatio*took))
 	}
 	l.writeCopy(l.saver.take())
 	return ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/store"
 )
 
@@ -38,7 +39,7 @@ func (l *Loop) follow(ctx context.Context) error {
 		}
 		if failures > 0 || !store.Resync(err) {
 			wait := min(firstRetry<<min(failures, 10), longestRetry)
-			if err := pause(ctx, wait-wait/5+rand.N(2*wait/5)); err != nil {
+			if err := cluster.Pause(ctx, wait-wait/5+rand.N(2*wait/5)); err != nil {
 				return err
 			}
 		}
@@ -73,17 +74,6 @@ func (l *Loop) list(ctx context.Context) ([]store.KV, int64, error) {
 		return nil, 0, fmt.Errorf("listing the store: %w", err)
 	}
 	return records, revision, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // connection judges by the store's signs of life whether it is there.

@@ -52,7 +52,7 @@ func (s *Source) saveCopies(ctx context.Context) {
 			if err := s.writeCopy(); err != nil {
 				s.log.Error("the copy of what was read could not be written: a restart while the API server is away would start from an older one; free space, or check the folder's rights", "file", s.copyPath(), "error", err)
 			}
-			if !sleep(ctx, max(copyPause, copyRatio*time.Since(began))) {
+			if cluster.Pause(ctx, max(copyPause, copyRatio*time.Since(began))) != nil {
 				_ = s.writeCopy()
 				return
 			}

@@ -235,7 +235,7 @@ func (s *Source) watchDefinitions(ctx context.Context) {
 	api := s.client.objects.Resource(definitions)
 	pause := func(err error) error {
 		if err != nil && !serverFault(err) {
-			sleep(ctx, lookEvery) // not allowed, as a rule: looking from time to time has to do
+			_ = cluster.Pause(ctx, lookEvery) // not allowed, as a rule: looking from time to time has to do
 		}
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/causeway-mesh/causeway/cluster"
 )
 
 // Times of the gate.
@@ -58,7 +60,7 @@ func (g *gate) run(ctx context.Context, changed func(open bool)) {
 				told = true
 				changed(false)
 			}
-			if !sleep(ctx, probeEvery) {
+			if cluster.Pause(ctx, probeEvery) != nil {
 				set(true)
 				return
 			}
@@ -153,16 +155,4 @@ func serverFault(err error) bool {
 
 func serverFaultCode(code int) bool {
 	return code >= 500 || code == http.StatusTooManyRequests || code == 0
-}
-
-// sleep waits, or returns false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

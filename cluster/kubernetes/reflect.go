@@ -112,7 +112,7 @@ func (f *follower) ready(ctx context.Context) error {
 		f.s.metrics.restarts.WithLabelValues(string(f.r.kind)).Inc()
 	}
 	f.mu.Unlock()
-	if barred > 0 && !sleep(ctx, barred) {
+	if barred > 0 && cluster.Pause(ctx, barred) != nil {
 		return ctx.Err()
 	}
 	return nil

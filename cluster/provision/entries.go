@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 )
 
@@ -91,7 +92,7 @@ func (e *Entries) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-e.dirty:
-			wait(ctx, time.Second) // not at every change
+			_ = cluster.Pause(ctx, time.Second) // not at every change
 		}
 		if err := e.save(); err != nil {
 			e.cfg.Logger.Warn("the copy of the entry ports can't be written", "error", err)

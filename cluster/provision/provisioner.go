@@ -171,13 +171,13 @@ func (p *Provisioner) Run(ctx context.Context) error {
 		switch {
 		case err != nil:
 			p.cfg.Logger.Warn("ServiceImports can't be written; it is tried again", "in", versionRetry/5, "error", err)
-			wait(ctx, versionRetry/5)
+			_ = cluster.Pause(ctx, versionRetry/5)
 		case version == "":
 			if !told {
 				p.cfg.Logger.Warn("the API server does not serve ServiceImports: install the CRDs of Multi-Cluster Services; they are picked up when they arrive")
 			}
 			told = true
-			wait(ctx, versionRetry)
+			_ = cluster.Pause(ctx, versionRetry)
 		default:
 			told = false
 			if err := p.work(ctx, version); err != nil {
@@ -186,15 +186,6 @@ func (p *Provisioner) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // work writes for as long as ServiceImports are served in one version.
@@ -238,7 +229,7 @@ func (p *Provisioner) work(ctx context.Context, version string) error {
 		})
 	}
 	for {
-		wait(ctx, versionRetry)
+		_ = cluster.Pause(ctx, versionRetry)
 		if ctx.Err() != nil {
 			return nil
 		}

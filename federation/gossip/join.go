@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/causeway-mesh/causeway/cluster"
 )
 
 const (
@@ -41,7 +43,7 @@ func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
 			}
 			g.cfg.Logger.Debug("gossip: can't join", "address", addr.String(), "error", err)
 		}
-		sleep(ctx, jitter(pause))
+		_ = cluster.Pause(ctx, jitter(pause))
 	}
 }
 
@@ -113,13 +115,4 @@ func resolve(ctx context.Context, s string, timeout time.Duration) ([]netip.Addr
 // jitter keeps members that began together from acting together.
 func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -133,7 +133,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		}
 		failed = next
 		p.publish(failed)
-		sleep(ctx, jitter(p.cfg.Interval))
+		_ = cluster.Pause(ctx, jitter(p.cfg.Interval))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/store"
 )
 
@@ -73,7 +74,7 @@ func (p *Publisher) Hold(ctx context.Context) error {
 		}
 		p.metrics.failed(err)
 		p.cfg.Logger.Error("the store refuses this agent's liveness key, so other clusters will hold this one for dead: check the agent's rights in the store", "key", p.alive.Key, "error", err)
-		if err := sleep(ctx, longestContention); err != nil {
+		if err := cluster.Pause(ctx, longestContention); err != nil {
 			return err
 		}
 	}
@@ -98,7 +99,7 @@ func (p *Publisher) write(ctx context.Context) error {
 			failures++
 		}
 		p.failed(err, wait)
-		if err := sleep(ctx, wait); err != nil {
+		if err := cluster.Pause(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -109,17 +110,6 @@ func foreign(err error) bool { return errors.Is(err, errForeign) || errors.Is(er
 func backoff(first, longest time.Duration, n int) time.Duration {
 	d := min(first<<min(n, 20), longest)
 	return d - d/5 + rand.N(2*d/5+1)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (p *Publisher) failed(err error, wait time.Duration) {

@@ -103,7 +103,7 @@ func headerMods(in *gatewayv1.HTTPHeaderFilter, filter string, fail failFunc) He
 	// once tells whether a name is to be taken: it is good and new to all lists.
 	once := func(name, verb string) bool {
 		switch prev, twice := action[name]; {
-		case !isToken(name):
+		case !IsToken(name):
 			fail(gatewayv1.RouteReasonUnsupportedValue, "%s: %q can't be the name of a header", filter, clip(name))
 		case twice && prev != verb:
 			fail(gatewayv1.RouteReasonUnsupportedValue, "%s: header %s is both to be %s and to be %s", filter, clip(name), prev, verb)
@@ -120,7 +120,7 @@ func headerMods(in *gatewayv1.HTTPHeaderFilter, filter string, fail failFunc) He
 			if !once(n, verb) {
 				continue
 			}
-			if !isFieldValue(h.Value) {
+			if !IsFieldValue(h.Value) {
 				fail(gatewayv1.RouteReasonUnsupportedValue, "%s: %q can't be the value of header %s", filter, clip(h.Value), clip(n))
 				continue
 			}

@@ -43,7 +43,7 @@ func compileCORS(in *gatewayv1.HTTPCORSFilter, fail failFunc) *CORS {
 	}
 	names := func(in []gatewayv1.HTTPHeaderName) (out []string) {
 		for _, n := range in {
-			if !isToken(string(n)) {
+			if !IsToken(string(n)) {
 				bad("%q can't be the name of a header", clip(string(n)))
 				continue
 			}
@@ -106,7 +106,7 @@ func (r *reader) compileAuth(o *cluster.Object, in *gatewayv1.HTTPExternalAuthFi
 	}
 	names := func(in []string) (out []string) {
 		for _, n := range in {
-			if n = strings.ToLower(n); !isToken(n) {
+			if n = strings.ToLower(n); !IsToken(n) {
 				bad("%q can't be the name of a header", clip(n))
 			} else {
 				out = append(out, n)

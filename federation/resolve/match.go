@@ -44,7 +44,7 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (*Match, error) {
 		return nil, fmt.Errorf("path type %q is unknown", clip(string(m.PathType)))
 	}
 	if m.Method = string(deref(in.Method, "")); in.Method != nil && !slices.Contains(methods, m.Method) {
-		if late = fmt.Errorf("method %q is unknown: use one of %s", clip(m.Method), strings.Join(methods, ", ")); !isToken(m.Method) {
+		if late = fmt.Errorf("method %q is unknown: use one of %s", clip(m.Method), strings.Join(methods, ", ")); !IsToken(m.Method) {
 			return nil, late
 		}
 	}
@@ -56,7 +56,7 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (*Match, error) {
 		m.Headers = addMatch(m.Headers, v)
 	}
 	for _, q := range in.QueryParams {
-		if !isToken(string(q.Name)) {
+		if !IsToken(string(q.Name)) {
 			return nil, fmt.Errorf("%q can't be the name of a query parameter", clip(string(q.Name)))
 		}
 		v, err := valueMatch(string(q.Name), string(deref(q.Type, gatewayv1.QueryParamMatchExact)), q.Value)
@@ -100,11 +100,11 @@ func checkPath(p string) error {
 
 // headerMatch reads a match of a header's value.
 func headerMatch(name, typ, value string) (ValueMatch, error) {
-	if !isToken(name) {
+	if !IsToken(name) {
 		return ValueMatch{}, fmt.Errorf("%q can't be the name of a header", clip(name))
 	}
 	v, err := valueMatch(strings.ToLower(name), typ, value)
-	if err == nil && !v.Regex && !isFieldValue(value) {
+	if err == nil && !v.Regex && !IsFieldValue(value) {
 		err = fmt.Errorf("%q can't be the value of a header", clip(value))
 	}
 	if err != nil {
@@ -166,8 +166,8 @@ func checkProgram(s string) error {
 	return nil
 }
 
-// isToken judges names of headers, cookies and query parameters (HeaderName).
-func isToken(s string) bool {
+// IsToken judges names of headers, cookies and query parameters (HeaderName).
+func IsToken(s string) bool {
 	if s == "" || len(s) > 256 {
 		return false
 	}
@@ -180,8 +180,8 @@ func isToken(s string) bool {
 	return true
 }
 
-// isFieldValue judges values of headers: nothing that could end a line.
-func isFieldValue(s string) bool {
+// IsFieldValue judges values of headers: nothing that could end a line.
+func IsFieldValue(s string) bool {
 	if len(s) > maxValue || !utf8.ValidString(s) {
 		return false
 	}

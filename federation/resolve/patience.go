@@ -104,7 +104,7 @@ func compileSession(route RouteID, index int, ruleName string, in *gatewayv1.Ses
 	switch {
 	case out.Name == "":
 		out.Name = sessionName(route, index, ruleName)
-	case len(out.Name) > 128 || !isToken(out.Name):
+	case len(out.Name) > 128 || !IsToken(out.Name):
 		bad("sessionName %q can't be the name of a cookie or header", clip(out.Name))
 		out.Name = sessionName(route, index, ruleName)
 	}

@@ -79,7 +79,7 @@ func unsound(res *Result) (why string) {
 			if x := r.Retry; x != nil && (x.Attempts < 0 || x.Backoff <= 0 || !sort.IntsAreSorted(x.Codes) || len(x.Codes) > 0 && (x.Codes[0] < 400 || x.Codes[len(x.Codes)-1] > 599)) {
 				say("%s: retry %+v", where, x)
 			}
-			if x := r.Session; x != nil && (!isToken(x.Name) || x.Permanent && x.AbsoluteTimeout <= 0 || x.Header && x.Permanent) {
+			if x := r.Session; x != nil && (!IsToken(x.Name) || x.Permanent && x.AbsoluteTimeout <= 0 || x.Header && x.Permanent) {
 				say("%s: session %+v", where, x)
 			}
 			filters := func(where string, f Filters, d *Redirect) {
@@ -189,7 +189,7 @@ func unsoundMatch(m *Match, kind cluster.Kind) string {
 	default:
 		return fmt.Sprintf("path type %q", m.PathType)
 	}
-	if m.Method != "" && !isToken(m.Method) {
+	if m.Method != "" && !IsToken(m.Method) {
 		return fmt.Sprintf("method %q", m.Method)
 	}
 	if g := m.GRPC; g != nil && (kind != cluster.KindGRPCRoute || g.Service == "" && g.Method == "") {
@@ -197,7 +197,7 @@ func unsoundMatch(m *Match, kind cluster.Kind) string {
 	}
 	for _, list := range [][]ValueMatch{m.Headers, m.Query} {
 		for i, v := range list {
-			if !isToken(v.Name) || v.Value == "" || i > 0 && list[i-1].Name >= v.Name {
+			if !IsToken(v.Name) || v.Value == "" || i > 0 && list[i-1].Name >= v.Name {
 				return fmt.Sprintf("values %+v", list)
 			}
 			if _, err := regexp.Compile(v.Value); v.Regex && err != nil {
@@ -212,12 +212,12 @@ func unsoundFilters(f *Filters, d *Redirect, m *Match) string {
 	for _, mods := range []HeaderMods{f.Request, f.Response} {
 		seen := map[string]bool{}
 		name := func(n string) bool {
-			bad := seen[n] || !isToken(n) || strings.ToLower(n) != n
+			bad := seen[n] || !IsToken(n) || strings.ToLower(n) != n
 			seen[n] = true
 			return bad
 		}
 		for _, h := range append(slices.Clone(mods.Set), mods.Add...) {
-			if name(h.Name) || !isFieldValue(h.Value) {
+			if name(h.Name) || !IsFieldValue(h.Value) {
 				return fmt.Sprintf("header modifier %+v", mods)
 			}
 		}

@@ -97,7 +97,7 @@ func headerNames(list []string) (*matcherv3.ListStringMatcher, error) {
 	out := &matcherv3.ListStringMatcher{}
 	for _, n := range list {
 		n = strings.ToLower(n)
-		if !token(n) {
+		if !resolve.IsToken(n) {
 			return nil, fmt.Errorf("%q can't be the name of a header", clip(n))
 		}
 		out.Patterns = append(out.Patterns, exactly(n))

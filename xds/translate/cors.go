@@ -42,7 +42,7 @@ const (
 // authorized.
 func (s *routeSet) cors(out *routev3.Route, rule *resolve.Rule, c *resolve.CORS) ([]*routev3.Route, error) {
 	for _, x := range slices.Concat(c.AllowMethods, c.AllowHeaders, c.ExposeHeaders) {
-		if !token(x) { // "*" is one
+		if !resolve.IsToken(x) { // "*" is one
 			return nil, fmt.Errorf("CORS: %q can't be the name of a method or header", clip(x))
 		}
 	}

@@ -84,13 +84,13 @@ func (c headerChanges) putOn(r *routev3.Route) {
 
 func headerChange(m resolve.HeaderMods, request bool) (out headerMod, host string, err error) {
 	check := func(name, value string) error {
-		if !token(name) {
+		if !resolve.IsToken(name) {
 			return fmt.Errorf("%q can't be the name of a header", clip(name))
 		}
 		if !request && strings.EqualFold(name, headerHost) {
 			return errors.New("responses have no Host header to change")
 		}
-		if !fieldValue(value) {
+		if !resolve.IsFieldValue(value) {
 			return fmt.Errorf("the value of %s can't be a header's", name)
 		}
 		return nil

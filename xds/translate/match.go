@@ -49,13 +49,13 @@ func routeMatch(m *resolve.Match) (*routev3.RouteMatch, error) {
 		return nil, fmt.Errorf("path type %q is unknown", clip(string(m.PathType)))
 	}
 	if m.Method != "" {
-		if !token(m.Method) {
+		if !resolve.IsToken(m.Method) {
 			return nil, fmt.Errorf("method %q is not a method", clip(m.Method))
 		}
 		out.Headers = append(out.Headers, headerMatcher(":method", exactly(m.Method)))
 	}
 	for _, h := range m.Headers {
-		if !token(h.Name) {
+		if !resolve.IsToken(h.Name) {
 			return nil, fmt.Errorf("%q can't be the name of a header", clip(h.Name))
 		}
 		s, err := stringMatcher(h)
@@ -155,33 +155,6 @@ func regexMatcher(expr string) (*matcherv3.RegexMatcher, error) {
 		return nil, fmt.Errorf("regular expression %q is too large once compiled", clip(expr))
 	}
 	return &matcherv3.RegexMatcher{Regex: expr}, nil
-}
-
-// token reports whether s can be a header's name or a method (RFC 9110, 5.6.2).
-func token(s string) bool {
-	if s == "" || len(s) > 256 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// fieldValue reports whether s can be a header's value.
-func fieldValue(s string) bool {
-	if len(s) > 8192 || !utf8.ValidString(s) {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' && c != '\t') || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // visible reports whether s is made of printable ASCII, as paths and hosts are.

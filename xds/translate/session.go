@@ -42,7 +42,7 @@ func pinState() *statefulv3.StatefulSession {
 // has ended, another takes its place, and the client gets a token for that one.
 func persist(r *routev3.Route, rule *resolve.Rule, l *leg) (*corev3.TypedExtensionConfig, error) {
 	x := rule.Session
-	if !token(x.Name) {
+	if !resolve.IsToken(x.Name) {
 		return nil, fmt.Errorf("session name %q can't be the name of a cookie or header", clip(x.Name))
 	}
 	if !l.chained() {
@@ -78,7 +78,7 @@ func luaString(s string) string {
 // pinnedLegs are those that keep sessions with their shares, where a rule has
 // several.
 func pinnedLegs(rule *resolve.Rule) []*leg {
-	if rule.Session == nil || !token(rule.Session.Name) {
+	if rule.Session == nil || !resolve.IsToken(rule.Session.Name) {
 		return nil
 	}
 	var out []*leg
