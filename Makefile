@@ -23,9 +23,12 @@ build: ## bin/causeway
 # What images are tagged with, and what `causeway version` says.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
+# Where they go.
+OUT ?= dist
+
 .PHONY: images
 images: ## Container images without Docker: dist/causeway*-VERSION.tar, the same bytes from the same source
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) run ./deploy/images -version $(VERSION)
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) run ./deploy/images -version $(VERSION) -out $(OUT)
 
 .PHONY: envoy
 envoy: ## Fetch the real Envoy, pinned, into the cache (unless $$CAUSEWAY_ENVOY or PATH has one)
@@ -98,8 +101,8 @@ lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server
 
 .PHONY: e2e
 e2e: lab-build ## End-to-end tests on real clusters (root). E2E=./test/lab runs one package
-	@$(MAKE) -s images VERSION=e2e
-	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
+	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e
+	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes
