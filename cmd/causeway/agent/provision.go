@@ -31,9 +31,9 @@ const resync = 30 * time.Second
 type ImportsConfig struct {
 	Cluster cluster.ID
 	Client  *kubernetes.Client
-	// CrossingService is the Service of the crossing gateways, "namespace/name", whose
-	// endpoints they are.
-	CrossingService string
+	// CrossingPods is the headless Service of the crossing gateways, "namespace/name",
+	// whose endpoints they are, of each family of addresses that pods have.
+	CrossingPods string
 	// IPv6 says that the crossing gateways' pods have IPv6 addresses too.
 	IPv6 bool
 	// Ports are the entry ports; provision.DefaultEntryPorts if zero.
@@ -69,9 +69,9 @@ type Imports struct {
 
 // NewImports validates and starts nothing.
 func NewImports(cfg ImportsConfig) (*Imports, error) {
-	ns, name, ok := strings.Cut(cfg.CrossingService, "/")
+	ns, name, ok := strings.Cut(cfg.CrossingPods, "/")
 	if !ok || ns == "" || name == "" {
-		return nil, fmt.Errorf("imports: the crossing gateways' Service is %q, not namespace/name", cfg.CrossingService)
+		return nil, fmt.Errorf("imports: the Service of the crossing gateways' pods is %q, not namespace/name", cfg.CrossingPods)
 	}
 	if cfg.Client == nil || cfg.Rebind == nil || cfg.Logger == nil {
 		return nil, errors.New("imports: Client, Rebind and Logger are required")

@@ -40,7 +40,7 @@ func TestImports(t *testing.T) {
 	var mu sync.Mutex
 	var rebound []string
 	i, err := NewImports(ImportsConfig{
-		Cluster: "east", Client: client, CrossingService: "causeway-system/crossing", IPv6: true, Logger: slog.New(slog.DiscardHandler), Dir: t.TempDir(),
+		Cluster: "east", Client: client, CrossingPods: "causeway-system/crossing", IPv6: true, Logger: slog.New(slog.DiscardHandler), Dir: t.TempDir(),
 		Rebind: func(f []string) { mu.Lock(); defer mu.Unlock(); rebound = append(rebound, f...) },
 	})
 	if err != nil {

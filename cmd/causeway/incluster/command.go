@@ -49,9 +49,11 @@ type options struct {
 	xds, identity, listen          string
 	metrics, probe                 string
 	crossingService                string
+	crossingPods                   string
 	crossingAccount                string
 	crossingPort                   uint16
 	bind                           string
+	podIPs                         []string
 	handover, drain                time.Duration
 	verbose                        bool
 	errs                           io.Writer
@@ -110,9 +112,11 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.metrics, "metrics", ":9090", "address of the Prometheus metrics (mTLS, as the query API); empty: none")
 	f.StringVar(&o.probe, "probe", ":8080", "address of /livez and /readyz, which say nothing else; empty: none")
 	f.StringVar(&o.crossingService, "crossing-service", agent.SystemNamespace+"/causeway-crossing", "Service of the crossing gateways, NAMESPACE/NAME: by its load balancer's addresses other networks enter")
+	f.StringVar(&o.crossingPods, "crossing-pods", agent.SystemNamespace+"/causeway-crossing-pods", "headless Service of the crossing gateways, NAMESPACE/NAME: its endpoints take this cluster's clients without a sidecar")
 	f.StringVar(&o.crossingAccount, "crossing-account", "causeway-crossing", "ServiceAccount of the crossing gateways, in the namespace "+agent.SystemNamespace)
 	f.Uint16Var(&o.crossingPort, "crossing-port", 15443, "port on which crossing gateways listen for other networks")
-	f.StringVar(&o.bind, "bind", "0.0.0.0", "address on which Envoys listen")
+	f.StringVar(&o.bind, "bind", "", "address on which Envoys listen; if empty all, of both families if --pod-ips has one of IPv6")
+	f.StringSliceVar(&o.podIPs, "pod-ips", nil, "addresses of the agent's pod: of which families the cluster's pods have addresses")
 	f.DurationVar(&o.handover, "handover", 3*time.Second, "how long Envoys are still served after the agent is told to stop, so that all have heard of it")
 	f.DurationVar(&o.drain, "drain", 2*time.Second, "how long streams may then go on, so that Envoys connect elsewhere")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -191,8 +195,8 @@ func (o *options) validate() error {
 	case o.handover < 0 || o.drain < 0:
 		return errors.New("--handover and --drain can't be negative")
 	}
-	if _, err := netip.ParseAddr(o.bind); err != nil {
-		return fmt.Errorf("--bind: %w", err)
+	if _, err := o.bindTo(); err != nil {
+		return err
 	}
 	if o.crossingPort == 0 {
 		return errors.New("--crossing-port can't be 0")
@@ -212,6 +216,28 @@ func (o *options) gossipConfig(dir mounted.Dir, log *slog.Logger) (gossip.Config
 	if o.advertise != "" {
 		if out.Advertise, err = netip.ParseAddrPort(o.advertise); err != nil {
 			return gossip.Config{}, fmt.Errorf("--advertise: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// bindTo is where Envoys listen in their pods.
+func (o *options) bindTo() (netip.Addr, error) {
+	if o.bind != "" {
+		addr, err := netip.ParseAddr(o.bind)
+		if err != nil {
+			return addr, fmt.Errorf("--bind: %w", err)
+		}
+		return addr, nil
+	}
+	out := netip.IPv4Unspecified()
+	for _, ip := range o.podIPs {
+		addr, err := netip.ParseAddr(ip)
+		if err != nil {
+			return out, fmt.Errorf("--pod-ips: %w", err)
+		}
+		if addr.Is6() {
+			out = netip.IPv6Unspecified() // takes IPv4 too
 		}
 	}
 	return out, nil

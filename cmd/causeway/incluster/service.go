@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,7 +145,7 @@ func (s *service) assemble(id cluster.ID) error {
 	if s.election, err = newElection(s.client, o.namespace, o.replica, s.log); err != nil {
 		return err
 	}
-	bind, err := netip.ParseAddr(o.bind)
+	bind, err := o.bindTo()
 	if err != nil {
 		return err
 	}
@@ -160,7 +159,7 @@ func (s *service) assemble(id cluster.ID) error {
 		return err
 	}
 	if s.imports, err = agent.NewImports(agent.ImportsConfig{
-		Cluster: id, Client: s.client, CrossingService: o.crossingService, IPv6: bind.Is6(), Dir: o.data,
+		Cluster: id, Client: s.client, CrossingPods: o.crossingPods, IPv6: bind.Is6(), Dir: o.data,
 		Rebind: func(frontends []string) { s.agent.Rebind(frontends) }, OnStanding: s.writer.Judged, Logger: s.log.With("part", "imports"), Registerer: s.metrics,
 	}); err != nil {
 		return err
