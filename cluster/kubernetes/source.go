@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -284,7 +285,9 @@ func (s *Source) describe() cluster.Meta {
 	return m
 }
 
-// addresses are where a Service can be reached from outside of its cluster.
+// addresses are where a Service can be reached from outside of its cluster. Of a
+// dual-stack one's they are those of its first IP family: whether others have the second
+// too, nobody knows.
 func addresses(e *entry) []string {
 	svc, _ := e.object.Value.(*corev1.Service)
 	if svc == nil || len(svc.Spec.Ports) == 0 {
@@ -294,9 +297,9 @@ func addresses(e *entry) []string {
 	if e.live != nil {
 		if st, ok := e.live.Status.(*corev1.ServiceStatus); ok {
 			for _, in := range st.LoadBalancer.Ingress {
-				if in.IP != "" {
+				if in.IP != "" && ofFirstFamily(svc, in.IP) {
 					hosts = append(hosts, in.IP)
-				} else if in.Hostname != "" {
+				} else if in.IP == "" && in.Hostname != "" {
 					hosts = append(hosts, in.Hostname)
 				}
 			}
@@ -311,6 +314,14 @@ func addresses(e *entry) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+func ofFirstFamily(svc *corev1.Service, ip string) bool {
+	a, err := netip.ParseAddr(ip)
+	if err != nil || len(svc.Spec.IPFamilies) == 0 {
+		return true
+	}
+	return a.Unmap().Is6() == (svc.Spec.IPFamilies[0] == corev1.IPv6Protocol)
 }
 
 // copyPath is the file of the copy.
