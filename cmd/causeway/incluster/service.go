@@ -80,6 +80,9 @@ type service struct {
 	proxies  chan struct{} // 1 deep: wanted has changed
 }
 
+// quiet guards client-go's logger, which is the process's: the first agent's is taken.
+var quiet sync.Once
+
 // build puts everything together. It waits for the authority alone, without which
 // there is nobody to be.
 func (o *options) build(ctx context.Context) (_ *service, err error) {
@@ -89,7 +92,7 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 			s.close()
 		}
 	}()
-	klog.SetSlogLogger(slog.New(kubernetes.Details(s.log)))
+	quiet.Do(func() { klog.SetSlogLogger(slog.New(kubernetes.Details(s.log))) })
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	id := cluster.ID(o.cluster)
 	td, err := identity.TrustDomain(id, o.clusterset)
@@ -360,10 +363,16 @@ func (s *service) run(ctx context.Context) error {
 		}
 		stop()
 	})
-	g.Go(func() error { return s.agent.Run(serving) })
+	// Envoys keep their configuration while their streams drain.
+	draining, drained := context.WithCancel(context.WithoutCancel(serving))
+	defer drained()
+	g.Go(func() error {
+		defer drained()
+		return s.agent.Run(serving)
+	})
 	g.Go(func() error { return s.source.Run(serving, s.agent) })
 	g.Go(func() error { return s.imports.Watch(serving) })
-	g.Go(func() error { return s.serveProxies(serving) })
+	g.Go(func() error { return s.serveProxies(draining) })
 	g.Go(func() error { return s.reload(serving) })
 	g.Go(func() error { return s.attestation(serving) })
 	g.Go(func() error { return s.query.Run(serving, s.listeners["--listen"]) })
