@@ -29,10 +29,12 @@ func (r *reader) crosses(o *cluster.Object) bool {
 	if staysHome(o) {
 		return false
 	}
-	// A ListenerSet's parent is a Gateway or nothing, hence no loops.
 	for _, ref := range federation.ParentRefs(o) {
-		ns := parentNamespace(o, ref)
-		switch federation.ParentKind(ref) {
+		ns, kind := parentNamespace(o, ref), federation.ParentKind(ref)
+		if o.Kind == cluster.KindListenerSet && kind != cluster.KindGateway {
+			continue // whatever it says: one that named itself would go round for ever
+		}
+		switch kind {
 		case cluster.KindServiceImport:
 			return true
 		case cluster.KindService:

@@ -44,12 +44,16 @@ func TestCrossesByParent(t *testing.T) {
 	put(recordtest.ListenerSet("east", "app", "orphan", 1, "nowhere", 443))
 	home := put(recordtest.ListenerSet("east", "app", "home", 1, "everywhere", 443))
 	home.Value.(*gatewayv1.ListenerSet).Annotations = map[string]string{cluster.AnnotationScope: cluster.ScopeCluster}
+	// A ListenerSet has a Gateway for a parent, whatever it claims.
+	loop := put(recordtest.ListenerSet("east", "app", "loop", 1, "loop", 443))
+	itself := gatewayv1.Kind(cluster.KindListenerSet)
+	loop.Value.(*gatewayv1.ListenerSet).Spec.ParentRef.Kind = &itself
 	put(recordtest.Service("east", "app", "exported", 1, 80))
 	put(recordtest.Export("east", "app", "exported", 1, "1"))
 	put(recordtest.Service("east", "app", "hidden", 1, 80))
 	s, _ := e.Commit()
 
-	for o, want := range map[*cluster.Object]bool{wide: true, narrow: false, home: false} {
+	for o, want := range map[*cluster.Object]bool{wide: true, narrow: false, home: false, loop: false} {
 		if got := Crosses(s, o); got != want {
 			t.Errorf("%s crosses: %v", o.Ref, got)
 		}
