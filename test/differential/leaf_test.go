@@ -55,6 +55,8 @@ func (l *leaf) kind() string {
 		return "closed"
 	case l.refused:
 		return "refused"
+	case len(l.rules) > 1: // whatever comes of it: which of a rule's backends Envoy takes is chance
+		return "chained"
 	case l.silent:
 		return "silent"
 	case l.status >= 300 && l.status < 400:
@@ -75,8 +77,6 @@ func (l *leaf) kind() string {
 			}
 		}
 		return kind
-	case len(l.rules) > 1:
-		return "chained"
 	}
 	return "served"
 }

@@ -77,13 +77,13 @@ func drawRequest(c *rand.Rand, steady bool) (from string, out request) {
 		}
 	}
 	method := pick(c, methods)
-	if c.IntN(4) == 0 {
+	if c.IntN(2) == 0 {
 		add := func(name, value string) {
 			out.header.Set(name, value)
 			lines = append(lines, name+": "+value)
 		}
 		add("origin", pick(c, origins))
-		if c.IntN(2) == 0 {
+		if c.IntN(3) > 0 {
 			method = "OPTIONS"
 			add("access-control-request-method", "PUT")
 		}
