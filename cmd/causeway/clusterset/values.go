@@ -2,7 +2,6 @@ package clusterset
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -130,6 +129,5 @@ func render(comment string, v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := strings.ReplaceAll(string(data), "metadata:\n  creationTimestamp: null\n", "metadata:\n")
-	return []byte("# " + comment + "\n" + text), nil
+	return append([]byte("# "+comment+"\n"), data...), nil
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +23,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
-	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 )
 
@@ -95,10 +92,11 @@ func (o *options) run(ctx context.Context) error {
 		return err
 	}
 	defer policy.Close()
-	g, err := o.gossipConfig(dir, log)
+	g, err := dir.GossipConfig(o.gossip, o.advertise, o.join, log)
 	if err != nil {
 		return err
 	}
+	g.Replica = o.replica
 	h, err := New(Config{Store: follow, Gossip: g, Logger: log, Registerer: reg})
 	if err != nil {
 		return err
@@ -141,23 +139,6 @@ func (o *options) connect(dir mounted.Dir, cert, key, user string, reg prometheu
 		Endpoints: o.store, TLS: cfg, Logger: log.With("user", user),
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"user": user}, reg),
 	})
-}
-
-func (o *options) gossipConfig(dir mounted.Dir, log *slog.Logger) (gossip.Config, error) {
-	key, err := dir.GossipKey()
-	if err != nil {
-		return gossip.Config{}, err
-	}
-	out := gossip.Config{Replica: o.replica, Key: key, Join: func() []string { return slices.Clone(o.join) }, Timing: gossip.LAN(), Logger: log}
-	if out.Bind, err = netip.ParseAddrPort(o.gossip); err != nil {
-		return gossip.Config{}, fmt.Errorf("--gossip: %w", err)
-	}
-	if o.advertise != "" {
-		if out.Advertise, err = netip.ParseAddrPort(o.advertise); err != nil {
-			return gossip.Config{}, fmt.Errorf("--advertise: %w", err)
-		}
-	}
-	return out, nil
 }
 
 // roots are the clusterset's own, and each cluster's as it published them.

@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +33,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/attest"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
-	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
-	"github.com/causeway-mesh/causeway/federation/gossip"
 )
 
 type options struct {
@@ -202,23 +199,6 @@ func (o *options) validate() error {
 		return errors.New("--crossing-port can't be 0")
 	}
 	return id.Validate()
-}
-
-func (o *options) gossipConfig(dir mounted.Dir, log *slog.Logger) (gossip.Config, error) {
-	key, err := dir.GossipKey()
-	if err != nil {
-		return gossip.Config{}, err
-	}
-	out := gossip.Config{Key: key, Join: func() []string { return slices.Clone(o.join) }, Timing: gossip.LAN(), Logger: log}
-	if out.Bind, err = netip.ParseAddrPort(o.gossip); err != nil {
-		return gossip.Config{}, fmt.Errorf("--gossip: %w", err)
-	}
-	if o.advertise != "" {
-		if out.Advertise, err = netip.ParseAddrPort(o.advertise); err != nil {
-			return gossip.Config{}, fmt.Errorf("--advertise: %w", err)
-		}
-	}
-	return out, nil
 }
 
 // bindTo is where Envoys listen in their pods.

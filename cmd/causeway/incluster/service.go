@@ -137,7 +137,7 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
 	s.feed = &feed{local: id, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
-	g, err := o.gossipConfig(s.dir, s.log.With("part", "gossip"))
+	g, err := s.dir.GossipConfig(o.gossip, o.advertise, o.join, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -112,6 +115,25 @@ func (d Dir) GossipKey() (gossip.Key, error) {
 		return gossip.Key{}, fmt.Errorf("%s: %w", d.path(Gossip), err)
 	}
 	return k, nil
+}
+
+// GossipConfig is what flags of a command say of its gossip: --gossip, the address to
+// bind, --advertise, empty for that one, and --join. The caller adds who it is.
+func (d Dir) GossipConfig(bind, advertise string, join []string, log *slog.Logger) (gossip.Config, error) {
+	key, err := d.GossipKey()
+	if err != nil {
+		return gossip.Config{}, err
+	}
+	out := gossip.Config{Key: key, Join: func() []string { return slices.Clone(join) }, Timing: gossip.LAN(), Logger: log}
+	if out.Bind, err = netip.ParseAddrPort(bind); err != nil {
+		return gossip.Config{}, fmt.Errorf("--gossip: %w", err)
+	}
+	if advertise != "" {
+		if out.Advertise, err = netip.ParseAddrPort(advertise); err != nil {
+			return gossip.Config{}, fmt.Errorf("--advertise: %w", err)
+		}
+	}
+	return out, nil
 }
 
 // Domain is the roots of the clusterset's own trust domain, read at each handshake.
