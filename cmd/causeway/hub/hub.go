@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,8 +45,7 @@ type Hub struct {
 	gossip *gossip.Gossip
 	result atomic.Pointer[resolve.Result]
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced at each change
+	changed cluster.Bell
 }
 
 // New checks the configuration and puts the parts together. It starts nothing.
@@ -55,7 +53,7 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Store == nil || cfg.Logger == nil || cfg.Registerer == nil {
 		return nil, errors.New("hub: the configuration is not complete")
 	}
-	h := &Hub{cfg: cfg, changed: make(chan struct{})}
+	h := &Hub{cfg: cfg}
 	var err error
 	if h.loop, err = federation.NewLoop(federation.LoopConfig{
 		Store: cfg.Store, Logger: cfg.Logger, Registerer: cfg.Registerer, OnSnapshot: h.snapshot,
@@ -108,21 +106,14 @@ func (h *Hub) snapshot(_ context.Context, snap *federation.Snapshot, changed fed
 }
 
 func (h *Hub) notify() {
-	h.mu.Lock()
-	close(h.changed)
-	h.changed = make(chan struct{})
-	h.mu.Unlock()
+	h.changed.Ring()
 	if h.cfg.OnChange != nil {
 		h.cfg.OnChange()
 	}
 }
 
 // Changed gives a channel that is closed at the next change.
-func (h *Hub) Changed() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.changed
-}
+func (h *Hub) Changed() <-chan struct{} { return h.changed.Next() }
 
 // View is the clusterset as no cluster in particular sees it; false until the
 // first Snapshot.

@@ -76,7 +76,7 @@ type service struct {
 	stopping atomic.Bool
 	mu       sync.Mutex
 	wanted   []translate.Proxy
-	changed  chan struct{} // closed and replaced when anything that is shown changes
+	changed  cluster.Bell  // rings when anything that is shown changes
 	proxies  chan struct{} // 1 deep: wanted has changed
 }
 
@@ -86,7 +86,7 @@ var quiet sync.Once
 // build puts everything together. It waits for the authority alone, without which
 // there is nobody to be.
 func (o *options) build(ctx context.Context) (_ *service, err error) {
-	s := &service{o: o, log: o.logger(), metrics: prometheus.NewRegistry(), dir: mounted.Dir(o.credentials), changed: make(chan struct{}), proxies: make(chan struct{}, 1), listeners: map[string]net.Listener{}}
+	s := &service{o: o, log: o.logger(), metrics: prometheus.NewRegistry(), dir: mounted.Dir(o.credentials), proxies: make(chan struct{}, 1), listeners: map[string]net.Listener{}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -322,18 +322,9 @@ func (s *service) served() []translate.Proxy {
 	return s.wanted
 }
 
-func (s *service) notify() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
+func (s *service) notify() { s.changed.Ring() }
 
-func (s *service) waiting() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changed
-}
+func (s *service) waiting() <-chan struct{} { return s.changed.Next() }
 
 // close gives back what build took, for a service that does not run.
 func (s *service) close() {

@@ -54,15 +54,15 @@ type supervisor struct {
 
 	mu      sync.Mutex
 	members map[cluster.ID]*member
-	changed chan struct{} // closed and replaced when anything that is shown changes
-	peers   []string      // gossip addresses
+	changed cluster.Bell // rings when anything that is shown changes
+	peers   []string     // gossip addresses
 }
 
 func newSupervisor(o options, envoyPath string, dir *stateDir, log, quiet *slog.Logger, out io.Writer) (*supervisor, error) {
 	s := &supervisor{
 		o: o, envoy: envoyPath, dir: dir, log: log, quiet: quiet, out: out,
 		pool: loopback.NewPool(), low: loopback.LowestPort(), metrics: newGatherer(), schemas: file.NewSchemas(),
-		trial: newTrial(), key: gossip.NewKey(), members: map[cluster.ID]*member{}, changed: make(chan struct{}),
+		trial: newTrial(), key: gossip.NewKey(), members: map[cluster.ID]*member{},
 	}
 	var err error
 	if s.trust, err = newTrust(o.clusterset, o.store != "embedded", dir, s.metrics.part("process"), log); err != nil {
@@ -256,19 +256,10 @@ func (s *supervisor) list() []*member {
 }
 
 // notify wakes whoever waits for a change of what is shown.
-func (s *supervisor) notify() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
+func (s *supervisor) notify() { s.changed.Ring() }
 
 // waiting gives the channel that the next notify closes.
-func (s *supervisor) waiting() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changed
-}
+func (s *supervisor) waiting() <-chan struct{} { return s.changed.Next() }
 
 // addPeer remembers a gossip address that others may join.
 func (s *supervisor) addPeer(addr string) {
