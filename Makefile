@@ -55,6 +55,7 @@ fmt:
 .PHONY: lint
 lint: ## golangci-lint, pinned
 	@$(GO) vet ./... && $(GOLANGCI) run ./...
+	@cd $(SUITE) && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/.ci/tools/golangci-lint.mod golangci-lint run ./...
 
 .PHONY: race
 race: ## Tests under the race detector (real etcd and Envoy included)
@@ -103,6 +104,16 @@ lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server
 e2e: lab-build ## End-to-end tests on real clusters (root). E2E=./test/lab runs one package
 	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
+
+# The suite of Gateway API, which is a module of its own; a test of it, a channel, all by regular expressions.
+SUITE := test/conformance/gateway
+RUN ?= .
+CHANNEL ?= .
+
+.PHONY: conformance
+conformance: lab-build ## Gateway API's own conformance suite on a real cluster (root). RUN=HTTPRouteCORS: a part; CHANNEL=standard
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(MAKE) -s images VERSION=e2e OUT=dist/e2e
+	@cd $(SUITE) && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)'
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes

@@ -88,7 +88,7 @@ func (c CRDs) manifests(ctx context.Context) ([]byte, error) {
 
 // moduleDir is the folder of a module in the version that Causeway's go.mod has.
 func moduleDir(ctx context.Context, module string) (string, error) {
-	root, err := moduleRoot()
+	root, err := SourceRoot()
 	if err != nil {
 		return "", err
 	}

@@ -47,6 +47,12 @@ func Build(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
+// CoreDNS returns the path of the lab's CoreDNS, for pods that want one of their own. It
+// builds it where the cache has not got it yet.
+func CoreDNS(ctx context.Context, log *slog.Logger) (string, error) {
+	return corednsBinary.build(ctx, log)
+}
+
 // find returns the path of the binary, or ErrNotBuilt.
 func (c component) find() (string, error) {
 	path, _, err := c.locate()
@@ -63,7 +69,7 @@ func (c component) find() (string, error) {
 // cache is named after the version and after a hash of the source with its go.mod
 // and go.sum and of the compiler's version, so that a change never meets an old binary.
 func (c component) locate() (binary, source string, err error) {
-	root, err := moduleRoot()
+	root, err := SourceRoot()
 	if err != nil {
 		return "", "", err
 	}
@@ -170,8 +176,8 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "causeway", "lab"), nil
 }
 
-// moduleRoot is the root of Causeway's source tree, which the working directory is in.
-func moduleRoot() (string, error) {
+// SourceRoot is the root of Causeway's source tree, which the working directory is in.
+func SourceRoot() (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -56,7 +56,7 @@ func Start(t testing.TB, o Options) *Fleet {
 		}
 	})
 	var err error
-	if f.root, err = sourceRoot(); err != nil {
+	if f.root, err = lab.SourceRoot(); err != nil {
 		t.Fatal(err)
 	}
 	f.binary = filepath.Join(t.TempDir(), "causeway")
@@ -182,23 +182,6 @@ func (f *Fleet) output(ctx context.Context, stdin []byte, name string, args ...s
 		return nil, fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(name), strings.Join(args, " "), err, errs.Bytes(), out.Bytes())
 	}
 	return out.Bytes(), nil
-}
-
-// sourceRoot is the folder of go.mod.
-func sourceRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod above the working directory")
-		}
-		dir = filepath.Dir(dir)
-	}
 }
 
 // Patience bounds every wait for a state that is to come.

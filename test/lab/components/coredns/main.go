@@ -1,5 +1,6 @@
-// Command coredns is CoreDNS with the plugins that a lab cluster's DNS needs, and no
-// others: those for clouds would multiply what has to be built. It is a module of its
+// Command coredns is CoreDNS with the plugins that a lab cluster's DNS and the DNS server
+// of Gateway API's conformance suite need, and no others: those for clouds would multiply
+// what has to be built. It is a module of its
 // own, so that what CoreDNS requires stays out of Causeway's go.mod.
 package main
 
@@ -15,6 +16,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/whoami"
 )
 
 func main() { coremain.Run() }
