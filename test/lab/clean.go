@@ -20,23 +20,24 @@ const (
 	shimSockets = "/run/containerd/s/"   // of containerd's shims, whoever's
 	cniResults  = "/var/lib/cni/results" // of libcni, whoever's
 	logLinks    = "/var/log/containers"  // of kubelets, whoever's
+	podCgroups  = "k8s.io"               // where containerd has its containers' cgroups, whoever's
+
+	// Below a node's run folder, one folder for each container.
+	containerdTasks = "state/io.containerd.runtime.v2.task/k8s.io"
+	runcStates      = "runc/k8s.io"
 )
 
 // destroy removes all that there is of a lab, in whatever state it is. It may be called again.
-// It goes by what the kernel says: processes of a lab are those in its nodes' network
-// namespaces and those in its cgroups, which nothing started by them gets out of.
+// It goes by what the kernel says: see traces.
 func (c claim) destroy(ctx context.Context) error {
 	var errs []error
-	spaces := map[string]bool{} // the network namespaces' ids, as /proc/PID/ns/net has them
-	for _, m := range c.members() {
-		var st syscall.Stat_t
-		if syscall.Stat(m.netns(), &st) == nil {
-			spaces[fmt.Sprintf("net:[%d]", st.Ino)] = true
-		}
-	}
-	sockets := map[string]bool{}
+	t, sockets := c.newTraces(), map[string]bool{}
 	errs = append(errs, await(ctx, "the end of the lab's processes", 20*time.Millisecond, func(context.Context) error {
-		pids := c.processes(spaces)
+		// What still runs may have started pods since the last look.
+		if err := t.look(); err != nil {
+			return err
+		}
+		pids := t.processes()
 		for _, pid := range pids {
 			for _, s := range socketsOf(pid) {
 				sockets[s] = true
@@ -60,6 +61,9 @@ func (c claim) destroy(ctx context.Context) error {
 			errs = append(errs, ip(ctx, "", "netns del "+name))
 		}
 	}
+	for id := range t.containers {
+		errs = append(errs, removeCgroups(ctx, filepath.Join(podCgroups, id)))
+	}
 	for _, name := range c.names() {
 		errs = append(errs, removeCgroups(ctx, name), os.RemoveAll(runDir(name)))
 		left, _ := filepath.Glob(filepath.Join(cniResults, name+"-*-eth0"))
@@ -80,8 +84,9 @@ func (c claim) destroy(ctx context.Context) error {
 		return fmt.Errorf("remove lab %d: %w", int(c.Slot), err)
 	}
 	// Folders that all labs share go with the last thing in them.
-	for _, dir := range []string{logLinks, cniResults, filepath.Dir(cniResults), shimSockets, filepath.Dir(filepath.Clean(shimSockets))} {
-		_ = os.Remove(dir)
+	shared := []string{logLinks, cniResults, filepath.Dir(cniResults), shimSockets, filepath.Dir(filepath.Clean(shimSockets))}
+	for _, dir := range append(shared, cgroups(podCgroups)...) {
+		_ = syscall.Rmdir(dir)
 	}
 	return absent(os.Remove(c.path()))
 }
@@ -97,8 +102,54 @@ func (c claim) names() []string {
 // runDir holds a node's sockets and its containers' state: a short path, on memory.
 func runDir(name string) string { return "/run/" + name }
 
+// traces are by what a lab's processes are known: its nodes' network namespaces, its pods',
+// which are mounted below the nodes' run folders, and the cgroups of its containers, whose
+// names their runtime keeps there. Nothing that a lab has started gets out of all of them:
+// what belongs to no container is in a node's network namespace, and a container is in its
+// cgroup before it is in its namespaces.
+type traces struct {
+	claim
+	spaces     map[string]bool // the network namespaces' ids, as /proc/PID/ns/net has them
+	containers map[string]bool
+}
+
+func (c claim) newTraces() *traces {
+	return &traces{claim: c, spaces: map[string]bool{}, containers: map[string]bool{}}
+}
+
+// look adds what there is now. It forgets nothing.
+func (t *traces) look() error {
+	for _, m := range t.members() {
+		var st syscall.Stat_t
+		if syscall.Stat(m.netns(), &st) == nil {
+			t.spaces[fmt.Sprintf("net:[%d]", st.Ino)] = true
+		}
+		for _, folder := range []string{containerdTasks, runcStates} {
+			entries, err := os.ReadDir(filepath.Join(runDir(m.name()), folder))
+			if absent(err) != nil {
+				return err
+			}
+			for _, e := range entries {
+				t.containers[e.Name()] = true
+			}
+		}
+	}
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		// ID PARENT DEVICE ROOT MOUNTPOINT ...; the root of a namespace's mount is its id.
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasPrefix(f[3], "net:[") && slices.ContainsFunc(t.names(), func(n string) bool { return strings.HasPrefix(f[4], runDir(n)+"/") }) {
+			t.spaces[f[3]] = true
+		}
+	}
+	return nil
+}
+
 // processes lists the lab's processes, but for zombies and for this one.
-func (c claim) processes(spaces map[string]bool) []int {
+func (t *traces) processes() []int {
 	entries, _ := os.ReadDir("/proc")
 	var out []int
 	for _, e := range entries {
@@ -110,14 +161,14 @@ func (c claim) processes(spaces map[string]bool) []int {
 			continue
 		}
 		space, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
-		if spaces[space] || c.inCgroup(pid) {
+		if t.spaces[space] || t.inCgroup(pid) {
 			out = append(out, pid)
 		}
 	}
 	return out
 }
 
-func (c claim) inCgroup(pid int) bool {
+func (t *traces) inCgroup(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return false
@@ -125,7 +176,11 @@ func (c claim) inCgroup(pid int) bool {
 	for line := range strings.Lines(string(b)) {
 		// HIERARCHY:CONTROLLERS:/PATH
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) == 3 && slices.Contains(c.names(), strings.SplitN(strings.TrimPrefix(f[2], "/"), "/", 2)[0]) {
+		if len(f) < 3 {
+			continue
+		}
+		path := strings.Split(f[2], "/")
+		if slices.ContainsFunc(path, func(part string) bool { return t.containers[part] }) || len(path) > 1 && slices.Contains(t.names(), path[1]) {
 			return true
 		}
 	}
@@ -174,11 +229,7 @@ func (c claim) unmount() error {
 // removeCgroups removes the cgroup and what is in it from all hierarchies, as soon as the
 // last of their processes is reaped.
 func removeCgroups(ctx context.Context, name string) error {
-	roots, err := filepath.Glob(filepath.Join(cgroupFS, "*", name))
-	if err != nil {
-		return err
-	}
-	for _, root := range append(roots, filepath.Join(cgroupFS, name)) {
+	for _, root := range cgroups(name) {
 		if err := await(ctx, "the end of cgroup "+root, 20*time.Millisecond, func(context.Context) error {
 			var dirs []string
 			_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -198,6 +249,17 @@ func removeCgroups(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// cgroups lists the folders of a cgroup: one where cgroups are of version 2, else one in each
+// hierarchy.
+func cgroups(name string) []string {
+	var out []string
+	for _, pattern := range []string{filepath.Join(cgroupFS, name), filepath.Join(cgroupFS, "*", name)} {
+		found, _ := filepath.Glob(pattern) // the pattern is well-formed
+		out = append(out, found...)
+	}
+	return out
 }
 
 func exists(path string) bool {

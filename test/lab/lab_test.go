@@ -1,23 +1,15 @@
 package lab_test
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -381,129 +373,4 @@ func images(t *testing.T, c *lab.Cluster) {
 			t.Errorf("%s %s: %s %v", name, want.arg, out, err)
 		}
 	}
-}
-
-// machine is all that a lab might leave something in, but for what is another lab's that
-// runs beside the test.
-func machine(t *testing.T) []string {
-	t.Helper()
-	globs := []string{
-		"/run/*", "/run/netns/*", "/var/log/containers/*", "/var/log/pods/*", "/var/tmp/*", "/opt/*", "/var/lib/kubelet", "/var/run/kubernetes",
-		"/usr/libexec/kubernetes", "/etc/cni", "/etc/kubernetes", "/sys/fs/cgroup/*", "/sys/fs/cgroup/*/cwlab*", "/sys/class/net/*", "/run/causeway-lab/*.json",
-	}
-	others, err := filepath.Glob("/run/causeway-lab/*.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(others) == 0 { // these don't tell whose they are
-		globs = append(globs, "/run/containerd", "/run/containerd/*", "/run/containerd/*/*", "/var/lib/cni", "/var/lib/cni/*/*", "/var/log/containers", "/var/log/pods")
-	}
-	var out []string
-	for _, glob := range globs {
-		files, err := filepath.Glob(glob)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			if to, err := os.Readlink(f); err == nil && to != "" {
-				f += " -> " + to // which tells whose it is
-			}
-			out = append(out, f)
-		}
-	}
-	for _, argv := range [][]string{{"ip", "-4", "route"}, {"ip", "-6", "route"}, {"cat", "/proc/self/mounts"}, {"iptables-save"}, {"ip6tables-save"}, {"ps", "-eo", "args"}} {
-		b, err := exec.Command(argv[0], argv[1:]...).Output()
-		if err != nil {
-			continue // before the lab has installed it, there are no rules
-		}
-		for s := bufio.NewScanner(strings.NewReader(string(b))); s.Scan(); {
-			line := s.Text()
-			if argv[0] == "ps" && !strings.Contains(line, "cwlab") && !strings.Contains(line, "containerd-shim") || strings.Contains(line, "<defunct>") {
-				continue // other processes come and go, and init takes its time to reap
-			}
-			if strings.HasSuffix(argv[0], "-save") && (strings.HasPrefix(line, "#") || strings.HasPrefix(line, ":")) {
-				continue // times and counters
-			}
-			out = append(out, argv[0]+": "+line)
-		}
-	}
-	for _, o := range others {
-		name := "cwlab" + strings.TrimSuffix(filepath.Base(o), ".json")
-		out = slices.DeleteFunc(out, func(line string) bool { return line == o || strings.Contains(line, name) })
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// compare reports what has come to the machine, or gone from it.
-func compare(t *testing.T, before, after []string) {
-	t.Helper()
-	for _, line := range after {
-		if !slices.Contains(before, line) {
-			t.Error("left behind:", line)
-		}
-	}
-	for _, line := range before {
-		if !slices.Contains(after, line) {
-			t.Error("gone:", line)
-		}
-	}
-}
-
-// What a killed process has left of its lab does not confuse the next one, which removes it.
-func TestKilled(t *testing.T) {
-	if dir := os.Getenv("CAUSEWAY_LAB_VICTIM"); dir != "" {
-		if _, err := lab.Start(t.Context(), lab.Options{Clusters: 1, Dir: dir}); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Println("up")
-		select {} // until it is killed
-	}
-	if os.Getenv("CAUSEWAY_E2E_IMAGES") == "" {
-		t.Skip("needs root and real clusters: run it by `make e2e`")
-	}
-	before := machine(t)
-	dir := filepath.Join(t.TempDir(), "victim")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	victim := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestKilled$")
-	victim.Env = append(os.Environ(), "CAUSEWAY_LAB_VICTIM="+dir)
-	victim.Stderr = os.Stderr
-	out, err := victim.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := victim.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	_ = victim.Process.Kill()
-	_, _ = io.Copy(io.Discard, out)
-	_ = victim.Wait()
-	if err != nil || strings.TrimSpace(line) != "up" {
-		t.Fatalf("the victim says %q, %v", line, err)
-	}
-	left, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(left) == 0 {
-		t.Fatal("the victim has left nothing, so this test tests nothing")
-	}
-	l, err := lab.Start(t.Context(), lab.Options{Clusters: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Error("the victim's folder is still there")
-	}
-	client, err := kubernetes.NewForConfig(l.Clusters[0].Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var deployments *appsv1.DeploymentList
-	if deployments, err = client.AppsV1().Deployments("").List(t.Context(), metav1.ListOptions{}); err != nil || len(deployments.Items) != 1 {
-		t.Errorf("a new cluster has %v, %v", deployments, err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	compare(t, before, machine(t))
 }
