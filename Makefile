@@ -86,7 +86,7 @@ golden: ## Rewrite the goldens; review the diff
 # Real clusters for `make lab`.
 CLUSTERS ?= 2
 # Packages with tests that need it.
-E2E ?= ./test/lab/... ./deploy/images ./test/conformance/...
+E2E ?= ./test/lab/... ./deploy/images ./test/conformance/... ./test/gateways
 
 .PHONY: lab
 lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)

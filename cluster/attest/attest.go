@@ -66,13 +66,37 @@ type Crossing struct {
 	Name    string // of the proxy
 }
 
-// Entitled tells why an account may not be a proxy, nil if it may. Crossing gateways
-// are the only proxies that are provided in Kubernetes; each has the identity that
-// other clusters trust, so one account alone may have it.
-func (c Crossing) Entitled(who Account, role identity.Role, namespace, name string) error {
+// Roles says who may be which proxy of a cluster.
+type Roles struct {
+	Crossing Crossing
+	// Gateway gives the ServiceAccount of a Gateway's pods, or why there is none. It must
+	// not block.
+	Gateway func(namespace, name string) (Account, error)
+}
+
+// Entitled tells why an account may not be a proxy, nil if it may. The crossing gateways'
+// identity is one that other clusters trust, so one account alone may have it. A Gateway's
+// Envoys get that Gateway's configuration with its private keys, so the account that was
+// made for it may be that one, and no other. There are no sidecars by tokens yet.
+func (r Roles) Entitled(who Account, role identity.Role, namespace, name string) error {
+	switch role {
+	case identity.RoleCrossing:
+		return r.Crossing.entitled(who, namespace, name)
+	case identity.RoleGateway:
+		own, err := r.Gateway(namespace, name)
+		if err != nil {
+			return err
+		}
+		if who != own {
+			return fmt.Errorf("ServiceAccount %s may not be Gateway %s/%s: %s may", who, namespace, name, own)
+		}
+		return nil
+	}
+	return fmt.Errorf("nobody may be a proxy of role %q by a token yet", role)
+}
+
+func (c Crossing) entitled(who Account, namespace, name string) error {
 	switch {
-	case role != identity.RoleCrossing:
-		return fmt.Errorf("nobody may be a proxy of role %q by a token yet", role)
 	case who != c.Account:
 		return fmt.Errorf("ServiceAccount %s may not be a crossing gateway: %s may", who, c.Account)
 	case namespace != c.Account.Namespace || name != c.Name:

@@ -43,12 +43,22 @@ func start(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	s, err := NewServer(Config{
-		Authority: a, Server: svid, Entitled: Crossing{Account: Account{"causeway-system", "causeway-crossing"}, Name: "crossing"}.Entitled,
+		Authority: a, Server: svid, Entitled: Roles{
+			Crossing: Crossing{Account: Account{"causeway-system", "causeway-crossing"}, Name: "crossing"},
+			Gateway: func(ns, name string) (Account, error) {
+				if name != "edge" {
+					return Account{}, errors.New("there is no such Gateway")
+				}
+				return Account{ns, name + "-causeway"}, nil
+			},
+		}.Entitled,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 		Review: func(_ context.Context, token string) (Account, error) {
 			switch token {
 			case "good":
 				return Account{"causeway-system", "causeway-crossing"}, nil
+			case "edge":
+				return Account{"shop", "edge-causeway"}, nil
 			case "other":
 				return Account{"default", "somebody"}, nil
 			case "away":
@@ -125,18 +135,26 @@ func TestExchange(t *testing.T) {
 	if err := os.WriteFile(foreign, identity.BundlePEM(stranger.Bundle()), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	edge := func(c *ClientConfig) { c.Role, c.Namespace, c.Name = identity.RoleGateway, "shop", "edge" }
+	if cred, err := r.client(t, "edge", edge).Issue(t.Context()); err != nil || cred.ID().String() != "spiffe://west.prod/ns/shop/proxy/gateway/edge" {
+		t.Errorf("a Gateway's pod got %v, %v", cred, err)
+	}
 	for what, c := range map[string]struct {
 		client *Client
 		says   string
 	}{
-		"another account":            {r.client(t, "other", same), "default/somebody may not be a crossing gateway"},
-		"a bad token":                {r.client(t, "bad", same), "refused (401)"},
-		"an API server that is away": {r.client(t, "away", same), "refused (503)"},
-		"an endless token":           {r.client(t, strings.Repeat("x", maxToken+1), same), ""},
-		"another role":               {r.client(t, "good", func(c *ClientConfig) { c.Role = identity.RoleGateway }), "role \"gateway\""},
-		"another name":               {r.client(t, "good", func(c *ClientConfig) { c.Name = "other" }), "there is one crossing gateway"},
-		"a server of other roots":    {r.client(t, "good", func(c *ClientConfig) { c.RootsFile = foreign }), ""},
-		"no roots":                   {r.client(t, "good", func(c *ClientConfig) { c.RootsFile = "/nowhere" }), "the cluster's roots"},
+		"another account":             {r.client(t, "other", same), "default/somebody may not be a crossing gateway"},
+		"a bad token":                 {r.client(t, "bad", same), "refused (401)"},
+		"an API server that is away":  {r.client(t, "away", same), "refused (503)"},
+		"an endless token":            {r.client(t, strings.Repeat("x", maxToken+1), same), ""},
+		"another role":                {r.client(t, "good", func(c *ClientConfig) { c.Role = identity.RoleSidecar }), "role \"sidecar\""},
+		"crossing for gateway":        {r.client(t, "good", edge), "shop/edge-causeway may"},
+		"gateway for crossing":        {r.client(t, "edge", same), "may not be a crossing gateway"},
+		"another namespace's gateway": {r.client(t, "edge", func(c *ClientConfig) { edge(c); c.Namespace = "bank" }), "bank/edge-causeway may"},
+		"no gateway":                  {r.client(t, "edge", func(c *ClientConfig) { edge(c); c.Name = "other" }), "there is no such Gateway"},
+		"another name":                {r.client(t, "good", func(c *ClientConfig) { c.Name = "other" }), "there is one crossing gateway"},
+		"a server of other roots":     {r.client(t, "good", func(c *ClientConfig) { c.RootsFile = foreign }), ""},
+		"no roots":                    {r.client(t, "good", func(c *ClientConfig) { c.RootsFile = "/nowhere" }), "the cluster's roots"},
 	} {
 		if _, err := c.client.Issue(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", what, err)

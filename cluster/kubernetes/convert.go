@@ -94,7 +94,7 @@ func value(r *resource, obj any) (value, status any, err error) {
 	case *corev1.Secret:
 		return &corev1.Secret{TypeMeta: typed, ObjectMeta: trim(o.ObjectMeta), Type: o.Type, Data: only(o.Data, corev1.TLSCertKey, corev1.TLSPrivateKeyKey)}, nil, nil
 	case *corev1.ConfigMap:
-		return &corev1.ConfigMap{TypeMeta: typed, ObjectMeta: trim(o.ObjectMeta), Data: only(o.Data, authoritiesKey), BinaryData: only(o.BinaryData, authoritiesKey)}, nil, nil
+		return &corev1.ConfigMap{TypeMeta: typed, ObjectMeta: trim(o.ObjectMeta), Data: o.Data, BinaryData: only(o.BinaryData, authoritiesKey)}, nil, nil
 	case *mcsv1beta1.ServiceExport:
 		return &mcsv1beta1.ServiceExport{TypeMeta: typed, ObjectMeta: trim(o.ObjectMeta), Spec: o.Spec}, &o.Status, nil
 	case *mcsv1beta1.ServiceImport:

@@ -63,6 +63,9 @@ func References(o *cluster.Object) []cluster.Ref {
 				}
 			}
 		}
+		if i := v.Spec.Infrastructure; i != nil && i.ParametersRef != nil && i.ParametersRef.Group == "" && i.ParametersRef.Kind == gatewayv1.Kind(cluster.KindConfigMap) {
+			out = append(out, cluster.Ref{Kind: cluster.KindConfigMap, Namespace: o.Namespace, Name: i.ParametersRef.Name})
+		}
 		if t := v.Spec.TLS; t != nil {
 			if t.Backend != nil && t.Backend.ClientCertificateRef != nil {
 				secret(*t.Backend.ClientCertificateRef)

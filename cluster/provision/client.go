@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"strconv"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,10 +28,17 @@ import (
 
 // The resources that we write. That of ServiceImports has a version: what is served.
 var (
-	servicesResource = schema.GroupVersionResource{Version: "v1", Resource: "services"}
-	slicesResource   = schema.GroupVersionResource{Group: discoveryv1.GroupName, Version: "v1", Resource: "endpointslices"}
-	importVersions   = []string{"v1beta1", "v1alpha1"}
+	servicesResource    = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	slicesResource      = schema.GroupVersionResource{Group: discoveryv1.GroupName, Version: "v1", Resource: "endpointslices"}
+	accountsResource    = schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	configMapsResource  = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	deploymentsResource = schema.GroupVersionResource{Group: appsv1.GroupName, Version: "v1", Resource: "deployments"}
+	budgetsResource     = schema.GroupVersionResource{Group: policyv1.GroupName, Version: "v1", Resource: "poddisruptionbudgets"}
+	importVersions      = []string{"v1beta1", "v1alpha1"}
 )
+
+// gatewayResources are those of which each Gateway has one object.
+var gatewayResources = []schema.GroupVersionResource{accountsResource, configMapsResource, servicesResource, deploymentsResource, budgetsResource}
 
 func importsResource(version string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: mcsv1beta1.GroupName, Version: version, Resource: mcsv1beta1.ServiceImportPluralName}
@@ -79,8 +88,34 @@ func resourceOf(o metav1.Object, version string) schema.GroupVersionResource {
 		return importsResource(version)
 	case *corev1.Service:
 		return servicesResource
+	case *corev1.ServiceAccount:
+		return accountsResource
+	case *corev1.ConfigMap:
+		return configMapsResource
+	case *appsv1.Deployment:
+		return deploymentsResource
+	case *policyv1.PodDisruptionBudget:
+		return budgetsResource
 	}
 	return slicesResource
+}
+
+func kindOf(o metav1.Object) string {
+	switch o.(type) {
+	case *mcsv1beta1.ServiceImport:
+		return mcsv1beta1.ServiceImportKindName
+	case *corev1.Service:
+		return "Service"
+	case *corev1.ServiceAccount:
+		return "ServiceAccount"
+	case *corev1.ConfigMap:
+		return "ConfigMap"
+	case *appsv1.Deployment:
+		return "Deployment"
+	case *policyv1.PodDisruptionBudget:
+		return "PodDisruptionBudget"
+	}
+	return "EndpointSlice"
 }
 
 // apply writes an object by server-side apply: what it says is ours, the rest is left. have
@@ -96,6 +131,9 @@ func (c *client) apply(ctx context.Context, o, have metav1.Object, version strin
 	u := &unstructured.Unstructured{Object: m}
 	if have != nil {
 		u.SetUID(have.GetUID())
+		if _, ok := have.(*appsv1.Deployment); ok {
+			u.SetResourceVersion(have.GetResourceVersion()) // the replicas that it repeats may be somebody else's
+		}
 	}
 	data, err := json.Marshal(u)
 	if err != nil {
@@ -131,8 +169,8 @@ func (c *client) remove(ctx context.Context, o metav1.Object, version string) er
 	return err
 }
 
-// informer watches a resource.
-func (c *client) informer(resource schema.GroupVersionResource, selector string) (cache.SharedIndexInformer, error) {
+// informer watches a resource, and files objects by what they are there for.
+func (c *client) informer(resource schema.GroupVersionResource, selector string, of func(metav1.Object) Name) (cache.SharedIndexInformer, error) {
 	at := c.dynamic.Resource(resource)
 	i := cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -143,12 +181,12 @@ func (c *client) informer(resource schema.GroupVersionResource, selector string)
 			o.LabelSelector = selector
 			return at.Watch(ctx, o)
 		},
-	}, &unstructured.Unstructured{}, 0, cache.Indexers{byImport: func(o any) ([]string, error) {
+	}, &unstructured.Unstructured{}, 0, cache.Indexers{byOwner: func(o any) ([]string, error) {
 		m, ok := o.(metav1.Object)
 		if !ok {
 			return nil, fmt.Errorf("%T is no object", o)
 		}
-		return []string{importFor(m).String()}, nil
+		return []string{of(m).String()}, nil
 	}})
 	err := i.SetTransform(func(o any) (any, error) {
 		u, ok := o.(*unstructured.Unstructured)
@@ -160,8 +198,8 @@ func (c *client) informer(resource schema.GroupVersionResource, selector string)
 	return i, err
 }
 
-// byImport is the index of objects by the import for which they are there.
-const byImport = "import"
+// byOwner is the index of objects by what they are there for.
+const byOwner = "owner"
 
 // importFor names the import for which an object is there.
 func importFor(o metav1.Object) Name {
@@ -181,6 +219,14 @@ func typed(u *unstructured.Unstructured) (metav1.Object, error) {
 		o = &corev1.Service{}
 	case "EndpointSlice":
 		o = &discoveryv1.EndpointSlice{}
+	case "ServiceAccount":
+		o = &corev1.ServiceAccount{}
+	case "ConfigMap":
+		o = &corev1.ConfigMap{}
+	case "Deployment":
+		o = &appsv1.Deployment{}
+	case "PodDisruptionBudget":
+		o = &policyv1.PodDisruptionBudget{}
 	default:
 		return nil, fmt.Errorf("%s is not a kind that is watched here", u.GetKind())
 	}

@@ -66,7 +66,7 @@ func NewEntries(cfg EntriesConfig) (*Entries, error) {
 		return nil, fmt.Errorf("entries: %w", err)
 	}
 	e := &Entries{cfg: cfg, client: c, alloc: newAllocation(cfg.Ports), seen: map[Name]*corev1.Service{}, dirty: make(chan struct{}, 1)}
-	if e.informer, err = c.informer(servicesResource, kubernetes.LabelDerived); err != nil {
+	if e.informer, err = c.informer(servicesResource, kubernetes.LabelDerived, importFor); err != nil {
 		return nil, fmt.Errorf("entries: %w", err)
 	}
 	_, err = e.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{

@@ -64,8 +64,8 @@ type Slice struct {
 	Endpoints []cluster.Endpoint
 }
 
-// Gateway is a crossing gateway of this cluster: one of its endpoints.
-type Gateway struct {
+// Crossing is a crossing gateway of this cluster: one of its endpoints.
+type Crossing struct {
 	Addr                        netip.Addr
 	Zone                        string
 	Ready, Serving, Terminating bool

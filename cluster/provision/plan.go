@@ -26,10 +26,10 @@ type input struct {
 	local cluster.ID
 	// version is that of the ServiceImport API which is served.
 	version  string
-	gateways []Gateway
+	gateways []Crossing
 	entries  *allocation
 	// serves reports whether a gateway takes connections at an entry port.
-	serves func(Gateway, socket) bool
+	serves func(Crossing, socket) bool
 }
 
 // plan is what to write next, in this order. The zero value: nothing.

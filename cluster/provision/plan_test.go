@@ -138,17 +138,17 @@ func source(id cluster.ID, own, used bool, pods ...cluster.Endpoint) Source {
 	}}}
 }
 
-func gateway(addr string) Gateway {
-	return Gateway{Addr: netip.MustParseAddr(addr), Ready: true, Serving: true}
+func gateway(addr string) Crossing {
+	return Crossing{Addr: netip.MustParseAddr(addr), Ready: true, Serving: true}
 }
 
-func all(Gateway, socket) bool  { return true }
-func none(Gateway, socket) bool { return false }
+func all(Crossing, socket) bool  { return true }
+func none(Crossing, socket) bool { return false }
 
 func scene(gateways bool, ports ...Port) input {
 	return input{
 		name: catalog, local: "east", version: "v1beta1", serves: all,
-		gateways: []Gateway{gateway("10.0.0.1"), gateway("10.0.0.2")},
+		gateways: []Crossing{gateway("10.0.0.1"), gateway("10.0.0.2")},
 		want: &Import{Name: catalog, Ports: ports, Gateways: gateways, SessionAffinity: corev1.ServiceAffinityNone,
 			Sources: []Source{source("east", true, true, pod("10.1.0.1", true)), source("west", false, false, pod("10.2.0.1", true))}},
 	}
@@ -283,7 +283,7 @@ func TestThroughGateways(t *testing.T) {
 	}
 	http, dns := entry("TCP", 80), entry("UDP", 53)
 	// The first gateway serves both, the second only http yet.
-	in.serves = func(g Gateway, s socket) bool {
+	in.serves = func(g Crossing, s socket) bool {
 		return g.Addr == netip.MustParseAddr("10.0.0.1") || s.protocol == "TCP"
 	}
 	p = a.settle(t, in, nothing)
@@ -304,7 +304,7 @@ func TestThroughGateways(t *testing.T) {
 	equal(t, "slices", len(a.have[catalog].Slices), 1)
 	equal(t, "source", a.have[catalog].Slices[0].Labels[mcsv1beta1.LabelSourceCluster], "east")
 	// Another leader knows of nothing yet, or of the half, and takes nothing away.
-	for _, knows := range []func(Gateway, socket) bool{none, func(_ Gateway, s socket) bool { return s.protocol == "TCP" }} {
+	for _, knows := range []func(Crossing, socket) bool{none, func(_ Crossing, s socket) bool { return s.protocol == "TCP" }} {
 		in.serves = knows
 		a.settle(t, in, nothing)
 		equal(t, "writes of a new leader", len(a.writes), 0)
@@ -317,7 +317,7 @@ func TestThroughGateways(t *testing.T) {
 	equal(t, "without gateways", fmt.Sprint(proxied(a.have[catalog]), a.have[catalog].Import.Spec.IPs), before)
 	equal(t, "writes", len(a.writes), 0)
 	// Routes go, so kube-proxy may have the endpoints; and come back.
-	in.gateways = []Gateway{gateway("10.0.0.1")}
+	in.gateways = []Crossing{gateway("10.0.0.1")}
 	for _, through := range []bool{false, true} {
 		in.want.Gateways = through
 		a.settle(t, in, func(h Have) {
@@ -377,18 +377,18 @@ func TestDualStack(t *testing.T) {
 	a := withNamespace()
 	a.dual = true
 	in := scene(true, port("http", 80))
-	in.gateways = []Gateway{gateway("10.0.0.1"), gateway("fd01::1")}
+	in.gateways = []Crossing{gateway("10.0.0.1"), gateway("fd01::1")}
 	a.settle(t, in, nothing)
 	h := a.have[catalog]
 	equal(t, "families", fmt.Sprint(h.Import.Spec.IPFamilies), "[IPv4 IPv6]")
 	equal(t, "ips", fmt.Sprint(h.Import.Spec.IPs), fmt.Sprint(h.Service.Spec.ClusterIPs))
 	equal(t, "slices", len(h.Slices), 2)
-	in.gateways = []Gateway{gateway("10.0.0.1")}
+	in.gateways = []Crossing{gateway("10.0.0.1")}
 	a.settle(t, in, nothing)
 	equal(t, "families", fmt.Sprint(a.have[catalog].Import.Spec.IPFamilies), "[IPv4]")
 	equal(t, "slices", len(a.have[catalog].Slices), 1)
 	a = withNamespace()
-	in.gateways = []Gateway{gateway("fd01::1")}
+	in.gateways = []Crossing{gateway("fd01::1")}
 	p := a.settle(t, in, nothing)
 	equal(t, "ready", p.standing.Ready.Reason, string(mcsv1beta1.ServiceImportReasonIPFamilyNotSupported))
 	// Endpoints themselves: nobody is sent to an address behind which there is nothing.
@@ -477,7 +477,7 @@ func TestPlansSettle(t *testing.T) {
 			}
 			in.want = w
 			serving := rapid.SliceOfN(rapid.Bool(), 2, 2).Draw(t, "serves")
-			in.serves = func(g Gateway, _ socket) bool { return serving[int(g.Addr.As4()[3])-1] }
+			in.serves = func(g Crossing, _ socket) bool { return serving[int(g.Addr.As4()[3])-1] }
 			had := proxied(a.have[catalog])
 			p := a.settle(t, in, func(h Have) {
 				if !w.Headless && len(had) > 0 && last == "addressed" && len(proxied(h)) == 0 {

@@ -11,11 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
@@ -50,7 +46,7 @@ type Config struct {
 	// Namespace reports whether this cluster has a namespace.
 	Namespace func(string) bool
 	// Gateways lists this cluster's crossing gateways.
-	Gateways func() []Gateway
+	Gateways func() []Crossing
 	// OnStanding is told of ServiceImports whose Standing differs. It must not block.
 	OnStanding func([]cluster.Ref)
 	// Rate and Burst bound the writes a second; 200 and 400 if zero.
@@ -64,13 +60,12 @@ type Config struct {
 // block.
 type Provisioner struct {
 	cfg     Config
-	client  *client
+	writer  *writer
 	served  *served
-	limit   *rate.Limiter
 	metrics *metrics
+	rounds  *rounds
 
 	mu       sync.Mutex
-	queue    workqueue.TypedRateLimitingInterface[Name] // nil unless Run runs
 	standing map[Name]Standing
 	problems map[Name]string
 }
@@ -88,21 +83,8 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Client == nil || cfg.Entries == nil || cfg.Want == nil || cfg.Names == nil || cfg.Namespace == nil || cfg.Gateways == nil || cfg.Logger == nil {
 		return nil, errors.New("provisioner: the configuration is not complete")
 	}
-	if cfg.Rate < 0 || cfg.Burst < 0 {
-		return nil, errors.New("provisioner: Rate and Burst can't be negative")
-	}
-	if cfg.Rate == 0 {
-		cfg.Rate = 200
-	}
-	if cfg.Burst == 0 {
-		cfg.Burst = 2 * cfg.Rate
-	}
 	if cfg.OnStanding == nil {
 		cfg.OnStanding = func([]cluster.Ref) {}
-	}
-	c, err := newClient(cfg.Client)
-	if err != nil {
-		return nil, fmt.Errorf("provisioner: %w", err)
 	}
 	m := &metrics{
 		writes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "causeway_provision_writes_total", Help: "Objects created, changed and deleted for imports, by kind, verb and result."}, []string{"kind", "verb", "result"}),
@@ -115,24 +97,19 @@ func New(cfg Config) (*Provisioner, error) {
 			}
 		}
 	}
+	w, err := newWriter(cfg.Client, cfg.Rate, cfg.Burst, m.writes)
+	if err != nil {
+		return nil, fmt.Errorf("provisioner: %w", err)
+	}
 	return &Provisioner{
-		cfg: cfg, client: c, served: newServed(), limit: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst), metrics: m,
+		cfg: cfg, writer: w, served: newServed(), metrics: m, rounds: &rounds{what: "import", log: cfg.Logger},
 		standing: map[Name]Standing{}, problems: map[Name]string{},
 	}, nil
 }
 
 // Touch says that imports have to be looked at: what Want gives of them differs, or
 // their namespace has come or gone.
-func (p *Provisioner) Touch(names []Name) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queue == nil {
-		return // Run looks at all
-	}
-	for _, n := range names {
-		p.queue.Add(n)
-	}
-}
+func (p *Provisioner) Touch(names []Name) { p.rounds.touch(names...) }
 
 // TouchAll says that the crossing gateways differ.
 func (p *Provisioner) TouchAll() { p.Touch(p.cfg.Names()) }
@@ -167,7 +144,7 @@ func refOf(n Name) cluster.Ref {
 func (p *Provisioner) Run(ctx context.Context) error {
 	told := false
 	for ctx.Err() == nil {
-		version, err := p.client.importVersion()
+		version, err := p.writer.client.importVersion()
 		switch {
 		case err != nil:
 			p.cfg.Logger.Warn("ServiceImports can't be written; it is tried again", "in", versionRetry/5, "error", err)
@@ -190,79 +167,31 @@ func (p *Provisioner) Run(ctx context.Context) error {
 
 // work writes for as long as ServiceImports are served in one version.
 func (p *Provisioner) work(ctx context.Context, version string) error {
-	v, err := newView(p, version)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	v, err := importView(p.writer.client, p.cfg.Entries, version, func(n Name) { p.rounds.touch(n) })
 	if err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[Name](firstRetry, longestRetry))
-	v.touch = queue.Add
-	defer queue.ShutDown()
 	wg.Go(func() { v.run(ctx) })
 	if !v.synced(ctx) {
 		return nil
 	}
-	p.mu.Lock()
-	p.queue = queue
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		p.queue = nil
-		p.mu.Unlock()
-	}()
-	for _, n := range append(p.cfg.Names(), v.names()...) {
-		queue.Add(n)
-	}
-	for range workers {
-		wg.Go(func() {
-			for {
-				n, shut := queue.Get()
-				if shut {
-					return
-				}
-				p.see(ctx, v, queue, n)
-				queue.Done(n)
+	wg.Go(func() {
+		defer cancel()
+		for cluster.Pause(ctx, versionRetry) == nil {
+			if now, err := p.writer.client.importVersion(); err == nil && now != version {
+				return // look again
 			}
-		})
-	}
-	for {
-		_ = cluster.Pause(ctx, versionRetry)
-		if ctx.Err() != nil {
-			return nil
 		}
-		if now, err := p.client.importVersion(); err == nil && now != version {
-			return nil // look again
-		}
-	}
-}
-
-// see brings one import to where it should be.
-func (p *Provisioner) see(ctx context.Context, v *view, queue workqueue.TypedRateLimitingInterface[Name], n Name) {
-	for range mostPasses {
-		next, again, err := p.pass(ctx, v, n)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			if !apierrors.IsConflict(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-				p.cfg.Logger.Warn("what an import needs can't be written; it is tried again", "import", n, "error", err)
-			}
-			queue.AddRateLimited(n)
-			return
-		case again:
-			continue
-		}
-		queue.Forget(n)
-		if next > 0 {
-			queue.AddAfter(n, next)
-		}
-		return
-	}
-	p.cfg.Logger.Error("writing for an import does not come to rest; somebody else may write the same objects", "import", n)
-	queue.AddAfter(n, foreignRetry)
+	})
+	p.rounds.run(ctx, func() []Name { return append(p.cfg.Names(), v.names()...) }, func(ctx context.Context, n Name) (time.Duration, bool, error) {
+		return p.pass(ctx, v, n)
+	})
+	return nil
 }
 
 // pass plans once and writes that. again says that there may be more to write, next
@@ -274,7 +203,7 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 	}
 	in := input{
 		name: n, want: want, have: v.have(n), local: p.cfg.Local, version: v.version, gateways: p.cfg.Gateways(),
-		serves: func(g Gateway, s socket) bool { return p.served.is(n, g, s) },
+		serves: func(g Crossing, s socket) bool { return p.served.is(n, g, s) },
 	}
 	in.have.Namespace = p.cfg.Namespace(n.Namespace)
 	if want == nil || !want.Gateways {
@@ -295,16 +224,23 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 	})
 	p.tell(n, out)
 	for _, o := range out.apply {
-		if err := p.write(ctx, v, n, o); err != nil {
+		made, err := p.writer.write(ctx, v, n, o)
+		if err != nil {
 			if errors.Is(err, errFound) {
 				return 0, true, nil
 			}
 			return 0, false, err
 		}
+		if s, ok := made.(*corev1.Service); ok {
+			p.cfg.Entries.observe(s, false)
+		}
 	}
 	for _, o := range out.remove {
-		if err := p.remove(ctx, v, n, o); err != nil {
+		if err := p.writer.remove(ctx, v, n, o); err != nil {
 			return 0, false, err
+		}
+		if s, ok := o.(*corev1.Service); ok {
+			p.cfg.Entries.observe(s, true)
 		}
 	}
 	switch {
@@ -316,71 +252,6 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 		return foreignRetry, false, nil
 	}
 	return 0, false, nil
-}
-
-// errFound says that an object is there which was not known.
-var errFound = errors.New("an object of the name is there already")
-
-func (p *Provisioner) write(ctx context.Context, v *view, n Name, o metav1.Object) error {
-	if err := p.limit.Wait(ctx); err != nil {
-		return err
-	}
-	// What was begun is finished, though leadership may end meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	have := v.find(n, o)
-	verb := "change"
-	if have == nil {
-		// Server-side apply would write over what somebody else made.
-		verb = "create"
-		found, err := p.client.get(ctx, o, v.version)
-		if err != nil {
-			return err
-		}
-		if found != nil {
-			v.learned(n, found)
-			return errFound
-		}
-	}
-	made, err := p.client.apply(ctx, o, have, v.version)
-	p.count(o, verb, err)
-	if err != nil {
-		return err
-	}
-	v.learned(n, made)
-	if s, ok := made.(*corev1.Service); ok {
-		p.cfg.Entries.observe(s, false)
-	}
-	return nil
-}
-
-func (p *Provisioner) remove(ctx context.Context, v *view, n Name, o metav1.Object) error {
-	if err := p.limit.Wait(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	err := p.client.remove(ctx, o, v.version)
-	p.count(o, "delete", err)
-	if err != nil {
-		return err
-	}
-	v.removed(n, o)
-	if s, ok := o.(*corev1.Service); ok {
-		p.cfg.Entries.observe(s, true)
-	}
-	return nil
-}
-
-func (p *Provisioner) count(o metav1.Object, verb string, err error) {
-	result := "done"
-	switch {
-	case apierrors.IsConflict(err):
-		result = "conflict"
-	case err != nil:
-		result = "failed"
-	}
-	p.metrics.writes.WithLabelValues(kindOf(o), verb, result).Inc()
 }
 
 // tell publishes how an import stands.

@@ -41,7 +41,7 @@ type rig struct {
 
 	mu       sync.Mutex
 	wants    map[Name]*Import
-	gateways []Gateway
+	gateways []Crossing
 	open     atomic.Bool // gateways take connections
 	dir      string      // for the copy of the entry ports
 }
@@ -82,7 +82,7 @@ func (r *rig) start(c *kubernetes.Client) {
 			return slices.Collect(maps.Keys(r.wants))
 		},
 		Namespace: func(ns string) bool { return ns == "shop" },
-		Gateways:  func() []Gateway { r.mu.Lock(); defer r.mu.Unlock(); return r.gateways },
+		Gateways:  func() []Crossing { r.mu.Lock(); defer r.mu.Unlock(); return r.gateways },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ spec: {type: ClusterSetIP, ips: [10.9.9.9], ports: [{port: 80}]}
 `)); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, admin: admin, dir: t.TempDir(), wants: map[Name]*Import{}, gateways: []Gateway{gateway("10.0.0.1"), gateway("fd01::1")}}
+	r := &rig{t: t, admin: admin, dir: t.TempDir(), wants: map[Name]*Import{}, gateways: []Crossing{gateway("10.0.0.1"), gateway("fd01::1")}}
 	c := asAgent(t, cp)
 	r.start(c)
 

@@ -55,7 +55,7 @@ func newServed() *served {
 }
 
 // is reports whether a gateway takes connections at a port, as far as learn found out.
-func (s *served) is(of Name, g Gateway, sock socket) bool {
+func (s *served) is(of Name, g Crossing, sock socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.of[of]
@@ -64,7 +64,7 @@ func (s *served) is(of Name, g Gateway, sock socket) bool {
 
 // learn tries the entry ports of an import at the gateways that are ready, and forgets
 // all others that it had.
-func (s *served) learn(ctx context.Context, of Name, gateways []Gateway, socks []socket) {
+func (s *served) learn(ctx context.Context, of Name, gateways []Crossing, socks []socket) {
 	var todo []place
 	s.mu.Lock()
 	next := &tried{known: map[place]bool{}, asked: map[place]time.Time{}}

@@ -115,7 +115,7 @@ func slicePort(name string, protocol corev1.Protocol, app string, number int32) 
 
 // names reports whether a slice of ours names a gateway with an entry port already. What
 // a former leader found out needs not be found out again.
-func (p *planner) names(g Gateway, s socket) bool {
+func (p *planner) names(g Crossing, s socket) bool {
 	addr := g.Addr.Unmap().String()
 	return slices.ContainsFunc(p.have.Slices, func(o SliceObject) bool {
 		return oursDerived(o) && o.Labels[mcsv1beta1.LabelSourceCluster] == string(p.local) &&
@@ -132,8 +132,8 @@ func (p *planner) names(g Gateway, s socket) bool {
 // port that none takes; waits, while some gateway does not take a port that it should.
 func (p *planner) gatewaySlices() (out []SliceObject, complete, waits bool) {
 	gateways := slices.Clone(p.gateways)
-	slices.SortFunc(gateways, func(a, b Gateway) int { return a.Addr.Compare(b.Addr) })
-	gateways = slices.CompactFunc(gateways, func(a, b Gateway) bool { return a.Addr == b.Addr })
+	slices.SortFunc(gateways, func(a, b Crossing) int { return a.Addr.Compare(b.Addr) })
+	gateways = slices.CompactFunc(gateways, func(a, b Crossing) bool { return a.Addr == b.Addr })
 	complete = len(gateways) > 0
 	for _, family := range p.families() {
 		type group struct {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -16,15 +17,17 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 )
 
-// view is what the API server has of imports: what watches tell, and before they do what
-// writes gave, so that nothing is written twice. Its methods may be called from any
-// goroutine.
+// view is what the API server has for imports, or for Gateways: what watches tell, and
+// before they do what writes gave, so that nothing is written twice. Its methods may be
+// called from any goroutine.
 type view struct {
-	version  string
-	imports  cache.SharedIndexInformer
-	services cache.SharedIndexInformer // the Entries'
-	slices   cache.SharedIndexInformer
-	touch    func(Name)
+	version string // of ServiceImports, if it is of imports
+	// of names that for which an object is there: without a name, nobody that we know.
+	of func(metav1.Object) Name
+	// watches are indexed by of. Those from own on are run by the view.
+	watches []cache.SharedIndexInformer
+	own     int
+	touch   func(Name)
 
 	mu   sync.Mutex
 	told map[Name]map[objectKey]told
@@ -43,16 +46,32 @@ type told struct {
 // mistaken told can stay.
 const toldLasts = 10 * time.Second
 
-func newView(p *Provisioner, version string) (*view, error) {
-	v := &view{version: version, services: p.cfg.Entries.informer, told: map[Name]map[objectKey]told{}}
-	var err error
-	if v.imports, err = p.client.informer(importsResource(version), ""); err != nil {
-		return nil, fmt.Errorf("watch ServiceImports: %w", err)
-	}
-	if v.slices, err = p.client.informer(slicesResource, kubernetes.LabelDerived); err != nil {
-		return nil, fmt.Errorf("watch EndpointSlices: %w", err)
+// watched is a resource to watch, as far as a selector of labels has it.
+type watched struct {
+	resource schema.GroupVersionResource
+	selector string
+}
+
+// newView watches resources, beside what somebody else does.
+func newView(c *client, of func(metav1.Object) Name, touch func(Name), list []watched, beside ...cache.SharedIndexInformer) (*view, error) {
+	v := &view{of: of, touch: touch, watches: beside, own: len(beside), told: map[Name]map[objectKey]told{}}
+	for _, w := range list {
+		i, err := c.informer(w.resource, w.selector, of)
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.resource.Resource, err)
+		}
+		v.watches = append(v.watches, i)
 	}
 	return v, nil
+}
+
+// importView is a view of what is there for imports.
+func importView(c *client, e *Entries, version string, touch func(Name)) (*view, error) {
+	v, err := newView(c, importFor, touch, []watched{{importsResource(version), ""}, {slicesResource, kubernetes.LabelDerived}}, e.informer)
+	if err == nil {
+		v.version = version
+	}
+	return v, err
 }
 
 // run watches until ctx ends.
@@ -63,20 +82,25 @@ func (v *view) run(ctx context.Context) {
 		DeleteFunc: func(o any) { v.changed(o) },
 	}
 	var wg sync.WaitGroup
-	for _, i := range []cache.SharedIndexInformer{v.imports, v.services, v.slices} {
+	for _, i := range v.watches {
 		r, err := i.AddEventHandler(handler)
 		if err != nil {
 			return // it has been stopped
 		}
 		defer func() { _ = i.RemoveEventHandler(r) }()
 	}
-	wg.Go(func() { v.imports.RunWithContext(ctx) })
-	wg.Go(func() { v.slices.RunWithContext(ctx) })
+	for _, i := range v.watches[v.own:] {
+		wg.Go(func() { i.RunWithContext(ctx) })
+	}
 	wg.Wait()
 }
 
 func (v *view) synced(ctx context.Context) bool {
-	return cache.WaitForCacheSync(ctx.Done(), v.imports.HasSynced, v.services.HasSynced, v.slices.HasSynced)
+	var all []cache.InformerSynced
+	for _, i := range v.watches {
+		all = append(all, i.HasSynced)
+	}
+	return cache.WaitForCacheSync(ctx.Done(), all...)
 }
 
 func (v *view) changed(o any) {
@@ -87,32 +111,21 @@ func (v *view) changed(o any) {
 	if !ok {
 		return
 	}
-	if _, ok := o.(*mcsv1beta1.ServiceImport); !ok && m.GetLabels()[mcsv1beta1.LabelServiceName] == "" {
-		return // nobody's, or nobody's we know
+	if n := v.of(m); n.Name != "" {
+		v.touch(n)
 	}
-	v.touch(importFor(m))
 }
 
-// names lists all imports of which there is something that is ours.
+// names lists all for which there is something of ours.
 func (v *view) names() (out []Name) {
-	for _, i := range []cache.SharedIndexInformer{v.imports, v.services, v.slices} {
+	for _, i := range v.watches {
 		for _, o := range i.GetStore().List() {
 			if m, ok := o.(metav1.Object); ok && ours(m) {
-				out = append(out, importFor(m))
+				out = append(out, v.of(m))
 			}
 		}
 	}
 	return out
-}
-
-func kindOf(o metav1.Object) string {
-	switch o.(type) {
-	case *mcsv1beta1.ServiceImport:
-		return mcsv1beta1.ServiceImportKindName
-	case *corev1.Service:
-		return "Service"
-	}
-	return "EndpointSlice"
 }
 
 func keyOf(o metav1.Object) objectKey { return objectKey{kindOf(o), o.GetName()} }
@@ -136,11 +149,11 @@ func (v *view) note(n Name, k objectKey, t told) {
 	v.told[n][k] = t
 }
 
-// objects gives all that there is of an import, by kind and name.
+// objects gives all that there is for a name, by kind and name.
 func (v *view) objects(n Name) map[objectKey]metav1.Object {
 	out := map[objectKey]metav1.Object{}
-	for _, i := range []cache.SharedIndexInformer{v.imports, v.services, v.slices} {
-		list, err := i.GetIndexer().ByIndex(byImport, n.String())
+	for _, i := range v.watches {
+		list, err := i.GetIndexer().ByIndex(byOwner, n.String())
 		if err != nil {
 			continue // there is such an index
 		}

@@ -11,8 +11,9 @@ import (
 // gatewayView is a Gateway as this cluster follows it, without its ListenerSets.
 type gatewayView struct {
 	parentView
-	spec *gatewayv1.Gateway
-	runs bool // selected for this cluster
+	spec           *gatewayv1.Gateway
+	runs           bool // selected for this cluster
+	infrastructure Infrastructure
 	// refused, if not nil, is why the Gateway is not Accepted, whatever its
 	// listeners are like.
 	refused *problem
@@ -31,14 +32,8 @@ func (r *reader) viewGateway(ns, name string) *gatewayView {
 	if g.runs, err = r.runsHere(o); err != nil {
 		g.refused = &problem{string(gatewayv1.GatewayReasonInvalid), err.Error()}
 	}
-	if i := g.spec.Spec.Infrastructure; i != nil && i.ParametersRef != nil && g.refused == nil {
-		p := i.ParametersRef
-		g.refused = &problem{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("infrastructure.parametersRef: parameters of kind %s are not supported: there are none", kindText(string(p.Group), string(p.Kind)))}
-	}
-	for i, a := range g.spec.Spec.Addresses {
-		if t := deref(a.Type, gatewayv1.IPAddressType); t != gatewayv1.IPAddressType && t != gatewayv1.HostnameAddressType && g.refused == nil {
-			g.refused = &problem{string(gatewayv1.GatewayReasonUnsupportedAddress), fmt.Sprintf("addresses[%d]: type %s is not supported: use IPAddress or Hostname", i, clip(string(t)))}
-		}
+	if p := r.equip(g); p != nil && g.refused == nil {
+		g.refused = p
 	}
 	for i := range g.spec.Spec.Listeners {
 		g.listeners = append(g.listeners, newListener(&g.spec.Spec.Listeners[i]))
@@ -83,7 +78,7 @@ func gatewayUnit(r *reader, ns, name string) output {
 	if !g.runs || g.refused != nil {
 		return out
 	}
-	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName), ClientCertificate: client}
+	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName), ClientCertificate: client, Infrastructure: g.infrastructure}
 	claimed := claimedHosts(all)
 	for _, l := range all {
 		if l.works() && (j.accepted || l.set() == "") {

@@ -1,10 +1,13 @@
 package resolve
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/parameters"
 )
 
 // Gateway is a Gateway as this cluster runs it.
@@ -17,6 +20,15 @@ type Gateway struct {
 	// ClientCertificate, if not nil, is what the Gateway shows to backends that
 	// are reached by TLS (spec.tls.backend.clientCertificateRef).
 	ClientCertificate *Certificate
+	Infrastructure    Infrastructure
+}
+
+// Infrastructure is what a Gateway asks of the pods and the Service that it is given.
+type Infrastructure struct {
+	Labels, Annotations map[string]string
+	Parameters          parameters.Parameters
+	// Addresses are those that it asks for, of type IPAddress or Hostname, in its order.
+	Addresses []gatewayv1.GatewaySpecAddress
 }
 
 // Certificate is a certificate chain with its private key, as a Secret holds
@@ -129,3 +141,18 @@ type ObjectReport struct {
 
 // Key gives Kind/namespace/name@cluster.
 func (o *ObjectReport) Key() string { return o.Ref.String() + "@" + string(o.Cluster) }
+
+// ParseReportKey reads ObjectReport.Key; false for objects of other clusters than local.
+func ParseReportKey(key string, local cluster.ID) (cluster.Ref, bool) {
+	name, id, ok := strings.Cut(key, "@")
+	if !ok || cluster.ID(id) != local {
+		return cluster.Ref{}, false
+	}
+	switch parts := strings.Split(name, "/"); len(parts) {
+	case 2:
+		return cluster.Ref{Kind: cluster.Kind(parts[0]), Name: parts[1]}, true
+	case 3:
+		return cluster.Ref{Kind: cluster.Kind(parts[0]), Namespace: parts[1], Name: parts[2]}, true
+	}
+	return cluster.Ref{}, false
+}

@@ -28,6 +28,7 @@ var layers = []struct {
 	{"federation/gossip", []string{"cluster", "cluster/identity"}},
 	{"federation/record", []string{"api/causeway/v1", "cluster", "federation", "federation/store"}},
 	{"federation", []string{"cluster", "federation/record", "federation/store"}},
+	{"federation/resolve", []string{"cluster", "cluster/parameters", "federation/..."}},
 	{"federation/...", []string{"api/causeway/v1", "cluster", "federation/..."}},
 	{"xds/translate", []string{"cluster", "federation/resolve"}},
 	{"xds/translate/translatetest", []string{"federation/resolve", "xds/translate"}},

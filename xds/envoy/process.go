@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -19,7 +20,9 @@ type Process struct {
 	Bootstrap string // file
 	// LogPath takes what Envoy prints. It is rotated once it has grown beyond
 	// MaxLog, when Envoy starts and while it runs.
-	LogPath     string
+	LogPath string
+	// Output, if not nil, takes what Envoy prints instead.
+	Output      *os.File
 	LogLevel    string // Envoy's --log-level; "warning" if empty
 	Concurrency int    // worker threads; 1 if zero
 	Logger      *slog.Logger
@@ -40,8 +43,8 @@ const (
 )
 
 func (p *Process) complete() (*admin, error) {
-	if p.Path == "" || p.Bootstrap == "" || p.LogPath == "" || p.Logger == nil {
-		return nil, errors.New("run Envoy: path, bootstrap, log file and logger are required")
+	if p.Path == "" || p.Bootstrap == "" || p.LogPath == "" && p.Output == nil || p.Logger == nil {
+		return nil, errors.New("run Envoy: path, bootstrap, logger, and log file or output are required")
 	}
 	if p.Grace == 0 {
 		p.Grace = 3 * time.Second
@@ -105,11 +108,15 @@ func (p Process) once(ctx context.Context, a *admin) error {
 }
 
 func (p Process) exec(ctx context.Context, a *admin) error {
-	log, err := openLog(p.LogPath, MaxLog)
-	if err != nil {
-		return err
+	var log io.Writer = p.Output
+	if p.Output == nil {
+		f, err := openLog(p.LogPath, MaxLog)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		log = f
 	}
-	defer log.Close()
 	cmd := exec.CommandContext(ctx, p.Path, "-c", p.Bootstrap, "--disable-hot-restart", "--drain-time-s", "5",
 		"--concurrency", fmt.Sprint(p.Concurrency), "--log-level", p.LogLevel)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -49,6 +49,9 @@ func (u *unit) makeGateway(in Input) bool {
 		return false
 	}
 	subject := "Gateway/" + g.Key()
+	if format, on := g.Infrastructure.Parameters.LogFormat(); on {
+		in.Options.AccessLog, in.Options.AccessLogFormat = StandardOutput, format
+	}
 	for i := range g.Listeners {
 		if l := &g.Listeners[i]; !offered(l) {
 			u.fail(subject, "listener %s: protocol %s is not supported", l.Key(), clip(l.Protocol))

@@ -2,18 +2,21 @@ package translate
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	echov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -26,6 +29,7 @@ const (
 	filterSNI  = "envoy.filters.network.sni_cluster"
 	inspectTLS = "envoy.filters.listener.tls_inspector"
 	logFile    = "envoy.access_loggers.file"
+	logOutput  = "envoy.access_loggers.stdout"
 
 	// tcpIdle is how long a quiet TCP connection lasts, as long as Linux tracks
 	// one: opaque protocols may be quiet for hours.
@@ -39,6 +43,9 @@ const (
 	handshakeTimeout      = 10 * time.Second
 	inspectTimeout        = 10 * time.Second
 )
+
+// StandardOutput as Options.AccessLog is that of Envoy's process.
+const StandardOutput = "/dev/stdout"
 
 // hop says which of the HTTP connection managers one is.
 type hop int
@@ -130,20 +137,23 @@ func accessLog(opts Options, http bool) []*accesslogv3.AccessLog {
 	} else {
 		fields["sni"] = "%REQUESTED_SERVER_NAME%"
 	}
-	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	object := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for k, v := range fields {
-		format.Fields[k] = structpb.NewStringValue(v)
+		object.Fields[k] = structpb.NewStringValue(v)
 	}
-	return []*accesslogv3.AccessLog{{
-		Name: logFile,
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&filelogv3.FileAccessLog{
-			Path: opts.AccessLog,
-			AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format},
-				OmitEmptyValues: true,
-			}},
-		})},
-	}}
+	format := &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: object}, OmitEmptyValues: true}
+	if opts.AccessLogFormat != "" {
+		line := strings.TrimSuffix(opts.AccessLogFormat, "\n") + "\n"
+		format = &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: line}},
+		}}
+	}
+	name, logger := logFile, proto.Message(&filelogv3.FileAccessLog{Path: opts.AccessLog, AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: format}})
+	if opts.AccessLog == StandardOutput {
+		// The file may not be Envoy's to open.
+		name, logger = logOutput, &streamlogv3.StdoutAccessLog{AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: format}}
+	}
+	return []*accesslogv3.AccessLog{{Name: name, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(logger)}}}
 }
 
 func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {

@@ -34,6 +34,8 @@ type Options struct {
 	// AccessLog is the file that Envoy logs requests and connections to, one JSON
 	// object a line; "/dev/stdout" is its standard output. Empty: no log.
 	AccessLog string
+	// AccessLogFormat makes it lines of text, in Envoy's format. Empty: JSON.
+	AccessLogFormat string
 	// SystemRoots is the file, where the Envoys run, with the system's certificate
 	// authorities (PEM), for BackendTLSPolicies that ask for them. Empty: none.
 	SystemRoots string

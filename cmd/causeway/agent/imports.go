@@ -212,7 +212,7 @@ func oneFamily(sources []provision.Source) bool {
 }
 
 // gatewaysOf lists this cluster's crossing gateways: the endpoints of their Service.
-func gatewaysOf(res *resolve.Result, namespace, service string) (out []provision.Gateway) {
+func gatewaysOf(res *resolve.Result, namespace, service string) (out []provision.Crossing) {
 	for _, o := range res.Snapshot.SlicesOf(res.Local, namespace, service) {
 		s, ok := o.Value.(*cluster.EndpointSlice)
 		if !ok {
@@ -220,7 +220,7 @@ func gatewaysOf(res *resolve.Result, namespace, service string) (out []provision
 		}
 		for _, e := range s.Endpoints {
 			if e.State() != cluster.EndpointGone {
-				out = append(out, provision.Gateway{Addr: e.Addr, Zone: e.Zone, Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating})
+				out = append(out, provision.Crossing{Addr: e.Addr, Zone: e.Zone, Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating})
 			}
 		}
 	}

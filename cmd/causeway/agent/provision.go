@@ -99,7 +99,7 @@ func NewImports(cfg ImportsConfig) (*Imports, error) {
 			_, ok := res.Snapshot.Get(cfg.Cluster, cluster.KindNamespace, "", ns)
 			return ok
 		},
-		Gateways: func() []provision.Gateway {
+		Gateways: func() []provision.Crossing {
 			if res := i.result.Load(); res != nil {
 				return gatewaysOf(res, i.namespace, i.service)
 			}
@@ -170,7 +170,7 @@ func (i *Imports) Watch(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { _ = i.entries.Run(ctx) }) // it gives no error
-	var gateways []provision.Gateway
+	var gateways []provision.Crossing
 	namespaces := map[string]bool{}
 	every := time.NewTicker(resync)
 	defer every.Stop()

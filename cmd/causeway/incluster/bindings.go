@@ -3,6 +3,7 @@ package incluster
 import (
 	"net/netip"
 
+	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -25,10 +26,11 @@ func (b *bindings) Frontend(translate.Proxy, resolve.FrontendKey, translate.Tran
 
 // Gateway implements translate.Bindings.
 func (b *bindings) Gateway(_ translate.Proxy, _ translate.Transport, port int32) (netip.AddrPort, bool) {
-	if port < 1 || port > 65535 {
+	target, ok := provision.TargetPort(port)
+	if !ok {
 		return netip.AddrPort{}, false
 	}
-	return netip.AddrPortFrom(b.addr, uint16(port)), true
+	return netip.AddrPortFrom(b.addr, uint16(target)), true
 }
 
 // Crossing implements translate.Bindings.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/cluster"
@@ -49,6 +50,8 @@ type options struct {
 	crossingPods                   string
 	crossingAccount                string
 	crossingPort                   uint16
+	gatewayImage, gatewayPull      string
+	gatewayReplicas                int32
 	bind                           string
 	podIPs                         []string
 	handover, drain                time.Duration
@@ -112,6 +115,9 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.crossingPods, "crossing-pods", agent.SystemNamespace+"/causeway-crossing-pods", "headless Service of the crossing gateways, NAMESPACE/NAME: its endpoints take this cluster's clients without a sidecar")
 	f.StringVar(&o.crossingAccount, "crossing-account", "causeway-crossing", "ServiceAccount of the crossing gateways, in the namespace "+agent.SystemNamespace)
 	f.Uint16Var(&o.crossingPort, "crossing-port", 15443, "port on which crossing gateways listen for other networks")
+	f.StringVar(&o.gatewayImage, "gateway-image", "causeway-envoy:latest", "image of the pods of Gateways, the same as of the crossing gateways")
+	f.StringVar(&o.gatewayPull, "gateway-pull-policy", string(corev1.PullIfNotPresent), "when that image is pulled: Always, IfNotPresent or Never")
+	f.Int32Var(&o.gatewayReplicas, "gateway-replicas", 1, "pods that a Gateway begins with, unless its parameters say so")
 	f.StringVar(&o.bind, "bind", "", "address on which Envoys listen; if empty all, of both families if --pod-ips has one of IPv6")
 	f.StringSliceVar(&o.podIPs, "pod-ips", nil, "addresses of the agent's pod: of which families the cluster's pods have addresses")
 	f.DurationVar(&o.handover, "handover", 3*time.Second, "how long Envoys are still served after the agent is told to stop, so that all have heard of it")
@@ -194,6 +200,12 @@ func (o *options) validate() error {
 	}
 	if _, err := o.bindTo(); err != nil {
 		return err
+	}
+	if p := corev1.PullPolicy(o.gatewayPull); p != corev1.PullAlways && p != corev1.PullIfNotPresent && p != corev1.PullNever {
+		return fmt.Errorf("--gateway-pull-policy %q is not Always, IfNotPresent or Never", o.gatewayPull)
+	}
+	if o.gatewayReplicas < 1 {
+		return errors.New("--gateway-replicas has to be at least 1")
 	}
 	if o.crossingPort == 0 {
 		return errors.New("--crossing-port can't be 0")

@@ -24,6 +24,8 @@ type feed struct {
 	need   func([]cluster.Ref)
 	// standing tells how an import stands; false: it is none of ours, or nobody knows yet.
 	standing func(namespace, name string) (provision.Standing, bool)
+	// gateway tells how a Gateway that is run stands; false: nobody knows yet.
+	gateway func(namespace, name string) (provision.GatewayStanding, bool)
 
 	latest atomic.Pointer[resolve.Result]
 	mu     sync.Mutex // one follow at a time
@@ -45,7 +47,7 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 		})
 	}
 	for _, k := range delta.Reports {
-		if ref, ok := parseReport(k, f.local); ok {
+		if ref, ok := resolve.ParseReportKey(k, f.local); ok {
 			refs = append(refs, ref)
 		}
 	}
@@ -56,21 +58,6 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			f.need(needed)
 		}
 	}
-}
-
-// parseReport reads ObjectReport.Key; false for other clusters' objects.
-func parseReport(key string, local cluster.ID) (cluster.Ref, bool) {
-	name, id, ok := strings.Cut(key, "@")
-	if !ok || cluster.ID(id) != local {
-		return cluster.Ref{}, false
-	}
-	switch parts := strings.Split(name, "/"); len(parts) {
-	case 2:
-		return cluster.Ref{Kind: cluster.Kind(parts[0]), Name: parts[1]}, true
-	case 3:
-		return cluster.Ref{Kind: cluster.Kind(parts[0]), Namespace: parts[1], Name: parts[2]}, true
-	}
-	return cluster.Ref{}, false
 }
 
 // foreignReferences lists the Secrets and ConfigMaps of this cluster to which Gateways
@@ -114,7 +101,74 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 		}
 		return &status.Verdict{Conditions: []metav1.Condition{st.Ready}, Clusters: st.Clusters, EndpointSlices: st.EndpointSlices}, true
 	}
-	return verdict(res, ref), true
+	v := verdict(res, ref)
+	of, runs := gatewayBehind(res, ref)
+	if v == nil || !runs {
+		return v, true
+	}
+	st, ok := f.gateway(of.Namespace, of.Name)
+	if !ok {
+		return nil, false
+	}
+	return provided(ref.Kind, v, st), true
+}
+
+// gatewayBehind names the Gateway whose pods and Service an object's status depends on:
+// a Gateway itself, a ListenerSet's. It is false unless this cluster runs that.
+func gatewayBehind(res *resolve.Result, ref cluster.Ref) (of provision.Name, runs bool) {
+	of = provision.Name{Namespace: ref.Namespace, Name: ref.Name}
+	switch ref.Kind {
+	case cluster.KindGateway:
+	case cluster.KindListenerSet:
+		o, ok := res.Snapshot.Get(res.Local, ref.Kind, ref.Namespace, ref.Name)
+		if !ok {
+			return of, false
+		}
+		s, ok := o.Value.(*gatewayv1.ListenerSet)
+		if !ok {
+			return of, false
+		}
+		of.Name = string(s.Spec.ParentRef.Name)
+		if ns := s.Spec.ParentRef.Namespace; ns != nil {
+			of.Namespace = string(*ns)
+		}
+	default:
+		return of, false
+	}
+	g, ok := res.Gateways.Get([]byte(of.String()))
+	return of, ok && len(g.Listeners) > 0
+}
+
+// provided adds to a verdict how the Gateway stands: what the resolver finds fit to be
+// programmed is so once Envoys serve it at an address. It is pure.
+func provided(kind cluster.Kind, v *status.Verdict, st provision.GatewayStanding) *status.Verdict {
+	out := *v
+	if kind == cluster.KindGateway {
+		out.Addresses = append([]gatewayv1.GatewayStatusAddress{}, st.Addresses...)
+	}
+	if st.Programmed.Status == metav1.ConditionTrue {
+		return &out
+	}
+	wait := func(in []metav1.Condition, c metav1.Condition) []metav1.Condition {
+		list := slices.Clone(in)
+		for i := range list {
+			if list[i].Type == c.Type && list[i].Status == metav1.ConditionTrue {
+				list[i] = c
+			}
+		}
+		return list
+	}
+	pending := metav1.Condition{Type: string(gatewayv1.ListenerConditionProgrammed), Status: metav1.ConditionFalse, Reason: string(gatewayv1.ListenerReasonPending), Message: "the Gateway is not programmed yet"}
+	if kind == cluster.KindGateway {
+		out.Conditions = wait(v.Conditions, st.Programmed)
+	} else {
+		out.Conditions = wait(v.Conditions, pending)
+	}
+	out.Listeners = slices.Clone(v.Listeners)
+	for i := range out.Listeners {
+		out.Listeners[i].Conditions = wait(out.Listeners[i].Conditions, pending)
+	}
+	return &out
 }
 
 // verdict is what a Result says of an object of its own cluster; nil: nothing. It is pure.

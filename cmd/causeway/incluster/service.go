@@ -21,6 +21,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/causeway-mesh/causeway/api/query"
@@ -65,6 +67,7 @@ type service struct {
 	agent     *agent.Agent
 	feed      *feed
 	imports   *agent.Imports
+	gateways  *agent.Gateways
 	writer    *status.Writer
 	attest    *attest.Server
 	query     *query.Server
@@ -136,7 +139,7 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 // assemble makes the parts that depend on nothing but each other.
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
-	s.feed = &feed{local: id, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
+	s.feed = &feed{local: id, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
 	g, err := s.dir.GossipConfig(o.gossip, o.advertise, o.join, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
@@ -167,6 +170,12 @@ func (s *service) assemble(id cluster.ID) error {
 	}); err != nil {
 		return err
 	}
+	if s.gateways, err = agent.NewGateways(agent.GatewaysConfig{
+		Cluster: id, Client: s.client, Authority: s.authority, UID: s.uid, OnStanding: s.writer.Judged, Logger: s.log.With("part", "gateways"), Registerer: s.metrics,
+		Settings: provision.GatewaySettings{Clusterset: o.clusterset, Region: o.region, Zone: o.zone, Image: o.gatewayImage, PullPolicy: corev1.PullPolicy(o.gatewayPull), Replicas: o.gatewayReplicas},
+	}); err != nil {
+		return err
+	}
 	if s.agent, err = agent.New(agent.Config{
 		Cluster: id, Replica: o.replica, Dir: o.data, Store: s.store, Authority: s.authority, Identity: ids, Gossip: g,
 		Bindings: &bindings{addr: bind, crossing: o.crossingPort, entries: s.imports}, Options: translate.Options{SystemRoots: envoy.SystemRoots()},
@@ -178,7 +187,7 @@ func (s *service) assemble(id cluster.ID) error {
 	}
 	audience := attest.Audience(td)
 	if s.attest, err = attest.NewServer(attest.Config{
-		Authority: s.authority, Server: s.agent.SVID(), Entitled: o.crossing().Entitled, Logger: s.log.With("part", "identity"), Registerer: s.metrics,
+		Authority: s.authority, Server: s.agent.SVID(), Entitled: attest.Roles{Crossing: o.crossing(), Gateway: s.gateways.Account}.Entitled, Logger: s.log.With("part", "identity"), Registerer: s.metrics,
 		Review: func(ctx context.Context, token string) (attest.Account, error) {
 			return s.client.ReviewToken(ctx, token, audience)
 		},
@@ -194,7 +203,9 @@ func (s *service) assemble(id cluster.ID) error {
 		Views: func() []query.View {
 			return []query.View{{Cluster: id, Result: s.agent.Result(), Confirmed: hub.Confirmed(s.agent.Loop())}}
 		},
-		Changed: s.waiting, Problems: func() []cluster.Problem { return slices.Concat(s.agent.Problems(), s.imports.Problems()) },
+		Changed: s.waiting, Problems: func() []cluster.Problem {
+			return slices.Concat(s.agent.Problems(), s.imports.Problems(), s.gateways.Problems())
+		},
 		Proxies: func() []query.Proxy { return agent.Proxies(s.agent, s.served()) },
 		SVID:    s.agent.SVID(), Bundles: callers{set, s.dir.Domain(set), s.agent.Bundles()}, Authorize: query.AuthorizeMembers(o.clusterset),
 		Logger: s.log.With("part", "query"), Registerer: s.metrics,
@@ -286,6 +297,7 @@ func (s *service) openAuthority(ctx context.Context, td spiffeid.TrustDomain) (*
 func (s *service) follow(res *resolve.Result, delta resolve.Delta) {
 	s.feed.follow(res, delta)
 	s.imports.OnResult(res, delta)
+	s.gateways.OnResult(res, delta)
 }
 
 // touch passes on of which objects the API server has something new.
@@ -297,13 +309,23 @@ func (s *service) touch(refs []cluster.Ref) {
 		}
 	}
 	s.writer.Touch(kept)
+	s.gateways.Touch(kept)
 }
 
-// want is told which Envoys the cluster needs. Sidecars and gateways have no pods yet.
+// uid gives that of an object whose status the agent writes.
+func (s *service) uid(ref cluster.Ref) (types.UID, bool) {
+	live, ok := s.source.Live(ref)
+	if !ok {
+		return "", false
+	}
+	return live.UID, true
+}
+
+// want is told which Envoys the cluster needs. Sidecars have no pods yet.
 func (s *service) want(list []translate.Proxy) {
 	var kept []translate.Proxy
 	for _, p := range list {
-		if p.Role == translate.RoleCrossing {
+		if p.Role != translate.RoleSidecar {
 			kept = append(kept, p)
 		}
 	}

@@ -38,6 +38,8 @@ type options struct {
 	identity, xds         string
 	token, roots, dir     string
 	envoy, probe          string
+	logLevel              string
+	output                bool
 	concurrency           int
 	drain                 time.Duration
 	verbose               bool
@@ -51,7 +53,8 @@ func Command() *cobra.Command {
 		Use:   "proxy",
 		Short: "Run an Envoy of this cluster, in a pod",
 		Long: `Get a certificate for this pod's ServiceAccount token from the cluster's agent, and run
-Envoy with it. The Helm chart runs the cluster's crossing gateways so.`,
+Envoy with it. So the Helm chart runs the cluster's crossing gateways, and the agent the
+pods of Gateways.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.errs = cmd.ErrOrStderr()
@@ -60,8 +63,8 @@ Envoy with it. The Helm chart runs the cluster's crossing gateways so.`,
 	}
 	env := os.Getenv
 	f := cmd.Flags()
-	f.StringVar(&o.role, "role", string(identity.RoleCrossing), "role of the Envoy: crossing")
-	f.StringVar(&o.name, "name", agent.CrossingName, "name of the proxy")
+	f.StringVar(&o.role, "role", string(identity.RoleCrossing), "role of the Envoy: crossing or gateway")
+	f.StringVar(&o.name, "name", agent.CrossingName, "name of the proxy; a gateway's is its Gateway's")
 	f.StringVar(&o.namespace, "namespace", orDefault(env("CAUSEWAY_NAMESPACE"), agent.SystemNamespace), "namespace of the pod ($CAUSEWAY_NAMESPACE)")
 	f.StringVar(&o.cluster, "cluster", env("CAUSEWAY_CLUSTER"), "name of the cluster ($CAUSEWAY_CLUSTER)")
 	f.StringVar(&o.clusterset, "clusterset", env("CAUSEWAY_CLUSTERSET_NAME"), "name of the clusterset ($CAUSEWAY_CLUSTERSET_NAME)")
@@ -74,6 +77,8 @@ Envoy with it. The Helm chart runs the cluster's crossing gateways so.`,
 	f.StringVar(&o.dir, "dir", "/run/causeway", "folder for the bootstrap, the certificate, the log and the admin socket; it must be the pod's own")
 	f.StringVar(&o.envoy, "envoy", "", "the Envoy to run; else $CAUSEWAY_ENVOY or PATH")
 	f.StringVar(&o.probe, "probe", ":8081", "address of /livez and /readyz; empty: none")
+	f.StringVar(&o.logLevel, "log-level", "warning", "level of what Envoy logs of itself")
+	f.BoolVar(&o.output, "output", false, "let Envoy print what it logs, instead of keeping it in --dir")
 	f.IntVar(&o.concurrency, "concurrency", runtime.GOMAXPROCS(0), "Envoy's worker threads")
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long Envoy turns its clients away before it stops")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -143,10 +148,14 @@ func (o *options) run(ctx context.Context) error {
 		if _, err := rotator.Wait(ctx); err != nil {
 			return nil // told to stop before it began
 		}
-		return envoy.Process{
+		p := envoy.Process{
 			Path: path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), LogPath: filepath.Join(o.dir, "envoy.log"), Logger: log,
-			Concurrency: o.concurrency, Admin: admin, Drain: o.drain, Grace: 5 * time.Second,
-		}.Run(ctx)
+			LogLevel: o.logLevel, Concurrency: o.concurrency, Admin: admin, Drain: o.drain, Grace: 5 * time.Second,
+		}
+		if o.output {
+			p.Output = os.Stdout
+		}
+		return p.Run(ctx)
 	})
 	if o.probe != "" {
 		g.Go(func() error { return o.serveProbes(renewing, admin) })
