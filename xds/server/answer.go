@@ -19,9 +19,10 @@ func (l *ledger) ack(k kind, f *flight, now time.Time) {
 		l.certain(e)
 		if version == "" {
 			e.warm, e.warmBy = false, time.Time{}
-		} else if e.held == "" && k == kindCluster {
+		} else if e.held == "" && (k == kindCluster || k == kindListener && len(l.referrers[e.key]) > 0) {
 			e.warm, e.warmBy = false, now.Add(l.limits.Warm)
 		}
+		e.heldSeq = e.offerSeq
 		l.setHeld(e, version, facts)
 		if e.rejection != nil && e.rejection.Version == version {
 			l.note(event{what: eventHealed, kind: k, name: e.name, rejection: e.rejection})

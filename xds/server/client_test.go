@@ -3,6 +3,7 @@ package server
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -18,8 +19,11 @@ type client struct {
 	named  [kinds]map[string]bool
 	asked  [kinds]bool
 	refuse func(k kind, name, version string) bool
-	// refused names clusters that it never could use because it refused them.
+	// refused names clusters, and what chains lead through, that it could not use because
+	// it refused them.
 	refused map[string]bool
+	// draining counts the former listeners that keep routes.
+	draining map[string]int
 	// paused holds back answers about clusters while one of them warms, as Envoy does.
 	pausing bool
 	paused  []*discoveryv3.DeltaDiscoveryRequest
@@ -39,7 +43,7 @@ type taken struct {
 }
 
 func newClient() *client {
-	c := &client{refuse: func(kind, string, string) bool { return false }, refused: map[string]bool{}}
+	c := &client{refuse: func(kind, string, string) bool { return false }, refused: map[string]bool{}, draining: map[string]int{}}
 	for k := range kinds {
 		c.have[k], c.named[k] = map[string]*taken{}, map[string]bool{}
 	}
@@ -101,7 +105,7 @@ func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse, a *analyst) {
 	}
 	for _, r := range resp.GetResources() {
 		if c.refuse(k, r.GetName(), r.GetVersion()) {
-			if have := c.have[k][r.GetName()]; k == kindCluster && (have == nil || !have.active) {
+			if have := c.have[k][r.GetName()]; k == kindCluster && (have == nil || !have.active) || k == kindListener || k == kindRoute {
 				c.refused[r.GetName()] = true
 			}
 			if k == kindEndpoint {
@@ -162,16 +166,106 @@ func (c *client) take(k kind, name string, t *taken) {
 	case kindEndpoint:
 		c.warmed(name)
 	case kindListener, kindRoute:
+		delete(c.refused, name)
+		if k == kindListener {
+			c.replace(old, t.version)
+		}
 		for _, ref := range t.refs {
-			if ref.kind != kindCluster || c.refused[ref.name] {
+			if c.refused[ref.name] || ref.kind != kindCluster {
 				continue
 			}
-			if cl := c.have[kindCluster][ref.name]; cl == nil || !cl.active {
+			cl := c.have[kindCluster][ref.name]
+			if cl == nil || !cl.active {
 				c.fault(k.String(), name, t.version, "came before cluster", ref.name)
+				continue
+			}
+			for _, ref := range cl.refs {
+				if ref.kind == kindListener && !c.refused[ref.name] && (old == nil || old.version != t.version) {
+					_, life := lives(t.version)
+					c.follow(ref.name, k.String()+" "+name+" "+t.version, life)
+				}
+			}
+		}
+		for _, ref := range t.refs {
+			if ref.kind == kindRoute && k == kindListener && (old == nil || old.version != t.version) {
+				life, _ := lives(t.version)
+				c.begin(name+" "+t.version, ref.name, life)
 			}
 		}
 	}
 	c.have[k][name] = t
+}
+
+// lives are which of the successive routes of a name a version goes with: "...@life."
+// of its own routes, and once more of those of the chain that it leads to.
+func lives(version string) (own, chain int) {
+	parts := strings.Split(version, "@")
+	life := func(s string) int {
+		n, _, _ := strings.Cut(s, ".")
+		i, _ := strconv.Atoi(n)
+		return i
+	}
+	if len(parts) == 1 {
+		return 0, 0
+	}
+	return life(parts[1]), life(parts[len(parts)-1])
+}
+
+// begin checks the routes with which something begins, if there are any yet.
+func (c *client) begin(what, route string, least int) {
+	have := c.have[kindRoute][route]
+	if have == nil || c.refused[route] {
+		return
+	}
+	if own, _ := lives(have.version); own < least {
+		c.fault(what, "begins with routes", have.version)
+	}
+}
+
+// follow checks that a chain is ready for what now leads there.
+func (c *client) follow(listener, what string, life int) {
+	l := c.have[kindListener][listener]
+	if l == nil {
+		c.fault(what, "came before listener", listener)
+		return
+	}
+	for _, ref := range l.refs {
+		if ref.kind != kindRoute || c.refused[ref.name] {
+			continue
+		}
+		if c.have[kindRoute][ref.name] == nil {
+			c.fault(what, "came before routes", ref.name)
+		}
+		c.begin(what, ref.name, life)
+	}
+}
+
+// replace lets a listener that is gone or replaced drain; it keeps its routes.
+func (c *client) replace(old *taken, version string) {
+	if old == nil || old.version == version {
+		return
+	}
+	for _, ref := range old.refs {
+		if ref.kind == kindRoute {
+			c.draining[ref.name]++
+		}
+	}
+}
+
+// drained ends all draining.
+func (c *client) drained() {
+	clear(c.draining)
+	c.resubscribe()
+}
+
+// live reports whether a listener that does not drain has the routes.
+func (c *client) live(route string) bool {
+	for _, l := range c.have[kindListener] {
+		if slices.Contains(l.refs, key{kindRoute, route}) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *client) warmed(endpoints string) {
@@ -190,10 +284,12 @@ func (c *client) lose(k kind, name string) {
 	case kindEndpoint:
 		c.warmed(name)
 		return
+	case kindListener:
+		c.replace(c.have[k][name], "")
 	case kindCluster:
 		for _, by := range []kind{kindListener, kindRoute} {
 			for n, t := range c.have[by] {
-				if slices.Contains(t.refs, key{k, name}) {
+				if slices.Contains(t.refs, key{k, name}) && (by == kindListener || c.live(n) && !c.refused[n]) {
 					c.fault("cluster", name, "went while", by.String(), n, "refers to it")
 				}
 			}
@@ -212,6 +308,11 @@ func (c *client) resubscribe() {
 				if ref.kind == k {
 					want[ref.name] = true
 				}
+			}
+		}
+		if k == kindRoute {
+			for name := range c.draining {
+				want[name] = true
 			}
 		}
 		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url()}

@@ -17,7 +17,11 @@
 //     cluster until its endpoints arrive and does not ask for them anew.
 //   - Before the first Set for a proxy nothing is sent to it. It keeps what it has.
 //   - Make before break. A listener or route is sent once the proxy has
-//     acknowledged the clusters that it names, with their endpoints and secrets.
+//     acknowledged the clusters that it names, with their endpoints and secrets; of
+//     a cluster that leads to an internal listener, that listener and its routes, as
+//     they are to be by then. Envoy keeps routes while a listener that refers to them
+//     drains, also when they are gone: a listener of the same routes waits until the
+//     proxy has acknowledged what they are now.
 //     Resources are removed once nothing that the proxy still holds and that is to
 //     change refers to them; clusters after Limits.Linger more, for connections
 //     that Envoy drains. An update of a type waits for nothing else.

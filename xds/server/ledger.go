@@ -38,6 +38,11 @@ type ledger struct {
 	wake   time.Time // the earliest timer; zero: none
 	// clustersBy is until when listeners wait for the proxy to ask for clusters.
 	clustersBy time.Time
+	// resumed: the proxy has something from an earlier stream.
+	resumed bool
+	// routesBy is until when its listeners wait for it to tell which routes it has: it
+	// tells that last.
+	routesBy time.Time
 	// epoch moves whenever something may have happened that parked entries wait for.
 	epoch  uint64
 	nonce  uint64
@@ -97,12 +102,16 @@ type entry struct {
 	maybe []*facts // offers of content
 	lost  bool     // the offer of a removal
 
+	// The batches of which they are: what it is to have since the last change of that,
+	// what it was offered, what it has.
+	wantSeq, offerSeq, heldSeq uint64
+
 	force     bool // to be sent even though the proxy has it
 	owed      bool // it was to be sent like that, and has not been acknowledged since
 	fresh     bool
 	parked    bool
 	deferred  bool // parked as a removal that waits for others
-	warm      bool // cluster: had its endpoints and secrets at least once
+	warm      bool // cluster, internal listener: had what it refers to at least once
 	warmBy    time.Time
 	lingerTo  time.Time // removal of a cluster: when it may go
 	lingered  bool
@@ -162,6 +171,7 @@ func (l *ledger) apply(b batch, now time.Time) {
 				}
 				e = l.enter(k, name)
 			}
+			e.wantSeq = l.seq
 			if !e.expected {
 				l.queue(e)
 			}
@@ -196,12 +206,13 @@ func (l *ledger) sync(k kind, now time.Time) {
 		if e.expected || !e.uncertain() && (!ok && e.held == "" || ok && e.held == r.Version) {
 			continue
 		}
+		e.wantSeq = l.seq
 		l.queue(e)
 	}
 }
 
 func (l *ledger) enter(k kind, name string) *entry {
-	e := &entry{key: key{k, name}}
+	e := &entry{key: key{k, name}, wantSeq: l.seq}
 	l.types[k].entries[name] = e
 	return e
 }
@@ -299,6 +310,17 @@ func (l *ledger) certain(e *entry) {
 
 // uncertain reports whether the proxy may have something else than e.held.
 func (e *entry) uncertain() bool { return e.offered || e.maybe != nil || e.lost }
+
+// aside reports whether the entry was rejected and is not being tried again.
+func (e *entry) aside() bool { return e.rejection != nil && !e.offered && !e.fresh }
+
+// refs is what the version that the proxy has refers to, as far as that is known.
+func (e *entry) refs() []key {
+	if e.heldFacts == nil {
+		return nil
+	}
+	return e.heldFacts.refs
+}
 
 func (l *ledger) refer(e *entry, f *facts, n int) {
 	if f == nil {

@@ -23,6 +23,7 @@ type driver struct {
 	world world
 	rev   int64
 	bad   map[string]bool // versions that the client refuses
+	lives map[string]int  // how many times routes of a name were gone
 }
 
 func (d *driver) pump() {
@@ -48,9 +49,12 @@ func (d *driver) pump() {
 func (d *driver) connect(limits Limits) {
 	d.t.Log("connect")
 	d.l, d.wire = newLedger(limits, d.a), nil
+	if len(d.c.have[kindCluster])+len(d.c.have[kindListener]) == 0 {
+		d.c.drained() // nobody can tell it from a new one
+	}
 	d.c.connect()
 	if d.rev > 0 {
-		d.l.apply(batch{res: d.world.resources(), stamp: Stamp{d.rev, d.now}, full: true}, d.now)
+		d.l.apply(batch{seq: uint64(d.rev), res: d.world.resources(), stamp: Stamp{d.rev, d.now}, full: true}, d.now)
 	}
 	d.pump()
 }
@@ -60,7 +64,7 @@ func (d *driver) set(w world) {
 	d.world = w
 	d.rev++
 	d.t.Logf("set %v", ch)
-	b := batch{res: w.resources(), stamp: Stamp{d.rev, d.now}, full: rapid.IntRange(0, 9).Draw(d.t, "full") == 0}
+	b := batch{seq: uint64(d.rev), res: w.resources(), stamp: Stamp{d.rev, d.now}, full: rapid.IntRange(0, 9).Draw(d.t, "full") == 0}
 	for _, m := range []map[string][]string{ch.Changed, ch.Removed} {
 		for typeURL, names := range m {
 			k, _ := kindOf(typeURL)
@@ -84,6 +88,9 @@ func (d *driver) deliver() bool {
 	d.t.Logf("response %v", resp)
 	d.wire = d.wire[1:]
 	d.c.receive(resp, d.a)
+	if len(d.c.faults) > 0 {
+		d.t.Fatal(strings.Join(d.c.faults, "\n"))
+	}
 	return true
 }
 
@@ -125,18 +132,36 @@ func (d *driver) mutate() world {
 		used[c] = true
 		return c
 	}
+	// What governs "chain", of which there are some at times, and what leads there.
+	target := func() string {
+		if rapid.IntRange(0, 2).Draw(t, "chains") > 0 {
+			return pick()
+		}
+		used["chain"] = true
+		return "chain"
+	}
+	gone := func(route string) {
+		if w[kindRoute.url()][route] != nil {
+			w.drop(kindRoute, route)
+			d.lives[route]++
+		}
+	}
+	of := func(route string) string { return v("@", d.lives[route], ".") }
 	// Listeners and routes first; then the clusters that they need.
 	for i := range 3 {
 		l, r := v("l", i), v("r", i)
 		switch rapid.IntRange(0, 4).Draw(t, "listener") {
 		case 0:
-			w.drop(kindListener, l).drop(kindRoute, r)
+			w.drop(kindListener, l)
+			gone(r)
 		case 1:
-			c := pick()
-			w.put(kindListener, version("tcp-"+c+"-"), tcpListener(l, 1000+i, c)).drop(kindRoute, r)
+			c := target()
+			w.put(kindListener, version("tcp-"+c+"-"+of("chained")), tcpListener(l, 1000+i, c))
+			gone(r)
 		case 2:
-			a, b := pick(), pick()
-			w.put(kindListener, version("http"), httpListener(l, 1000+i, r)).put(kindRoute, version("r-"+a+"-"+b+"-"), routes(r, a, b))
+			a, b := pick(), target()
+			w.put(kindListener, version("http"+of(r)), httpListener(l, 1000+i, r))
+			w.put(kindRoute, version("r-"+a+"-"+b+"-"+of(r)+"-"+of("chained")), routes(r, a, b))
 		}
 	}
 	a := d.a
@@ -148,6 +173,15 @@ func (d *driver) mutate() world {
 				}
 			}
 		}
+	}
+	if !used["chain"] && rapid.Bool().Draw(t, "unchain") {
+		w.drop(kindCluster, "chain").drop(kindListener, "chaining")
+		gone("chained")
+	} else if have := w[kindListener.url()]["chaining"] != nil; used["chain"] && !have || have && rapid.IntRange(0, 3).Draw(t, "chained") == 0 {
+		c := pick()
+		w.put(kindCluster, "chain", chainCluster("chain", "chaining"))
+		w.put(kindListener, version("chaining"+of("chained")), httpListener("chaining", 999, "chained"))
+		w.put(kindRoute, version("chained"+c+of("chained")), routes("chained", c))
 	}
 	for i := range 5 {
 		c := v("c", i)
@@ -180,7 +214,7 @@ func testAnyOrder(t *testing.T) {
 		}.complete()
 		d := &driver{
 			t: t, a: &analyst{}, c: newClient(), world: newWorld(), now: time.Unix(1e9, 0),
-			bad: map[string]bool{},
+			bad: map[string]bool{}, lives: map[string]int{},
 		}
 		d.c.refuse = func(_ kind, _, version string) bool { return d.bad[version] }
 		d.c.pausing = rapid.Bool().Draw(t, "pausing")
@@ -197,7 +231,7 @@ func testAnyOrder(t *testing.T) {
 				d.now = d.now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "ms")) * time.Millisecond)
 				d.pump()
 			case 9:
-				switch rapid.IntRange(0, 5).Draw(t, "rare") {
+				switch rapid.IntRange(0, 6).Draw(t, "rare") {
 				case 0:
 					d.connect(limits)
 				case 1: // the cause of a refusal goes away
@@ -208,10 +242,9 @@ func testAnyOrder(t *testing.T) {
 					}
 				case 2:
 					d.settle()
+				case 3:
+					d.c.drained()
 				}
-			}
-			if len(d.c.faults) > 0 {
-				t.Fatal(strings.Join(d.c.faults, "\n"))
 			}
 		}
 		d.check()
@@ -228,19 +261,14 @@ func testAnyOrder(t *testing.T) {
 func (d *driver) check() {
 	t := d.t
 	d.settle()
-	for range 8 { // retries, lingering clusters
-		d.now = d.now.Add(2 * time.Minute)
-		d.pump()
-		d.settle()
-	}
-	// The last retries may free clusters, which then linger.
-	for _, pause := range []time.Duration{2000 * time.Hour, 2 * time.Minute} {
+	// Retries, lingering clusters; the last retries may free some, and those of chains
+	// keep others.
+	pauses := slices.Repeat([]time.Duration{2 * time.Minute}, 8)
+	for _, pause := range append(pauses, 2000*time.Hour, 2*time.Minute, 2*time.Minute, 2*time.Minute) {
 		d.now = d.now.Add(pause)
+		d.c.drained()
 		d.pump()
 		d.settle()
-	}
-	if len(d.c.faults) > 0 {
-		t.Fatal(strings.Join(d.c.faults, "\n"))
 	}
 	var p published
 	d.l.status(&p)

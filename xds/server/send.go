@@ -174,7 +174,7 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 		return put, parcel{e, r, f}
 	}
 	for _, ref := range f.refs {
-		if e.held != want && ref.kind == kindCluster && !l.ready(ref.name) {
+		if e.held != want && (ref.kind == kindCluster && !l.ready(ref.name, e.wantSeq) || l.behind(ref, e.wantSeq)) {
 			return wait, parcel{}
 		}
 	}
@@ -184,11 +184,11 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 // gated reports whether resources of the kind wait for the clusters they name.
 func (k kind) gated() bool { return k == kindListener || k == kindRoute }
 
-// ready reports whether a listener or route may name the cluster: the proxy has
-// it and can use it, or will never have it.
-func (l *ledger) ready(name string) bool {
+// ready reports whether a listener or route of a batch may name the cluster: the
+// proxy has it and can use it, or will never have it.
+func (l *ledger) ready(name string, seq uint64) bool {
 	t := l.types[kindCluster]
-	_, exists := l.res.Get(kindCluster.url(), name)
+	r, exists := l.res.Get(kindCluster.url(), name)
 	e := t.entries[name]
 	switch {
 	case !t.seen:
@@ -199,10 +199,21 @@ func (l *ledger) ready(name string) bool {
 		return !exists
 	case e.held == "" || e.lost:
 		return !exists || e.rejection != nil
-	case e.warm || e.heldFacts == nil:
+	}
+	refs := e.refs()
+	if e.heldFacts == nil && exists { // from an earlier stream: it led to the same listener
+		refs = l.analyst.facts(kindCluster, r).refs
+	}
+	return l.warmed(e) && !slices.ContainsFunc(refs, func(ref key) bool { return l.blind(ref, seq) })
+}
+
+// warmed reports whether the proxy has had what it asks for because of the entry, a
+// cluster or internal listener, so that it uses it.
+func (l *ledger) warmed(e *entry) bool {
+	if e.warm {
 		return true
 	}
-	for _, ref := range e.heldFacts.refs {
+	for _, ref := range e.refs() {
 		if !ref.kind.onDemand() {
 			continue
 		}
@@ -216,6 +227,39 @@ func (l *ledger) ready(name string) bool {
 	e.warm, e.warmBy = true, time.Time{}
 	l.schedule(e)
 	return true
+}
+
+// blind reports whether a cluster's reference leads to an internal listener that takes
+// no connections yet, or would answer them by routes older than the batch.
+func (l *ledger) blind(ref key, seq uint64) bool {
+	if ref.kind != kindListener {
+		return false
+	}
+	_, exists := l.res.Get(ref.kind.url(), ref.name)
+	e := l.types[kindListener].entries[ref.name]
+	switch {
+	case !exists || e == nil || e.aside():
+		return false
+	case e.held == "" || e.heldFacts == nil || e.lost || e.offered && e.offer == "":
+		return true
+	}
+	return !l.warmed(e) || slices.ContainsFunc(e.refs(), func(ref key) bool { return l.behind(ref, seq) })
+}
+
+// behind reports whether a reference names routes of which the proxy has a version
+// from before the batch. Envoy keeps routes for as long as a listener that refers to them
+// drains, also when they are gone, and the next listener that does begins with them.
+func (l *ledger) behind(ref key, seq uint64) bool {
+	if ref.kind != kindRoute {
+		return false
+	}
+	t := l.types[kindRoute]
+	if !t.seen {
+		return !l.routesBy.IsZero()
+	}
+	r, exists := l.res.Get(ref.kind.url(), ref.name)
+	e := t.entries[ref.name]
+	return exists && e != nil && e.named && e.held != r.Version && e.heldSeq < seq && !e.aside()
 }
 
 // decideRemoval says what is to happen with an entry that is not to exist.
@@ -283,6 +327,11 @@ func (l *ledger) needed(k key) bool {
 			return true
 		}
 		unknown = l.types[kindListener].unknown + l.types[kindRoute].unknown
+		if unknown > 0 && l.leads(k) {
+			// What is to go itself may wait for the cluster: it is what the chain leads
+			// through. What leads to the chain goes before, since nothing holds it up.
+			unknown = l.staying(kindListener) + l.staying(kindRoute)
+		}
 	case kindSecret:
 		unknown = l.types[kindCluster].unknown + l.types[kindListener].unknown
 	case kindEndpoint:
@@ -299,6 +348,31 @@ func (l *ledger) needed(k key) bool {
 		}
 	}
 	return false
+}
+
+// leads reports whether a cluster leads to an internal listener, as far as is known.
+func (l *ledger) leads(cluster key) bool {
+	e := l.types[kindCluster].entries[cluster.name]
+	if e == nil {
+		return false
+	}
+	for _, f := range append([]*facts{e.heldFacts, e.offerFacts}, e.maybe...) {
+		if f != nil && slices.ContainsFunc(f.refs, func(ref key) bool { return ref.kind == kindListener }) {
+			return true
+		}
+	}
+	return false
+}
+
+// staying counts what is held with content that is not known, and is not to go.
+func (l *ledger) staying(k kind) int {
+	n := 0
+	for _, e := range l.types[k].entries {
+		if e.held != "" && e.heldFacts == nil && l.wanted(e) != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // send makes a response of as many parcels as fit, and notes what it offers. The
@@ -360,7 +434,7 @@ func (l *ledger) offer(e *entry, version string, f *facts, now time.Time) {
 	l.withdraw(e)
 	l.unqueue(e)
 	e.force, e.lingered = false, false
-	e.offered, e.offer, e.offerFacts = true, version, f
+	e.offered, e.offer, e.offerFacts, e.offerSeq = true, version, f, l.seq
 	l.types[e.kind].offerSum += sum(e.name, version) - sum(e.name, e.held)
 	l.refer(e, f, 1)
 	l.older(&e.sentMark, &e.mark, now)

@@ -64,9 +64,12 @@ func (l *ledger) request(k kind, req *discoveryv3.DeltaDiscoveryRequest, now tim
 		// Envoy with clusters that warm. Other clients, which take listeners by name,
 		// ask for clusters after them.
 		l.clustersBy = now.Add(l.limits.Warm)
-		if l.wake.IsZero() || l.clustersBy.Before(l.wake) {
-			l.wake = l.clustersBy
-		}
+		l.wakeBy(l.clustersBy)
+	}
+	l.resumed = l.resumed || len(req.GetInitialResourceVersions()) > 0
+	if first && k == kindListener && l.resumed && !l.types[kindRoute].seen {
+		l.routesBy = now.Add(l.limits.Warm)
+		l.wakeBy(l.routesBy)
 	}
 	if first && l.types[kindListener].seen && (l.types[kindCluster].seen || !l.types[kindListener].wildcard) {
 		l.release(&l.marks.held, now)

@@ -15,7 +15,12 @@ func (l *ledger) schedule(e *entry) {
 		return
 	}
 	l.timers[e] = at
-	if l.wake.IsZero() || at.Before(l.wake) {
+	l.wakeBy(at)
+}
+
+// wakeBy moves the next wake forward, if a time is before it.
+func (l *ledger) wakeBy(at time.Time) {
+	if !at.IsZero() && (l.wake.IsZero() || at.Before(l.wake)) {
 		l.wake = at
 	}
 }
@@ -32,22 +37,23 @@ func (l *ledger) fire(now time.Time) {
 	if l.wake.IsZero() || now.Before(l.wake) {
 		return
 	}
-	if !l.clustersBy.IsZero() && !now.Before(l.clustersBy) {
-		l.clustersBy = time.Time{}
-		l.epoch++
+	l.wake = time.Time{}
+	for _, by := range []*time.Time{&l.clustersBy, &l.routesBy} {
+		if !by.IsZero() && !now.Before(*by) {
+			*by = time.Time{}
+			l.epoch++
+		}
+		l.wakeBy(*by)
 	}
-	l.wake = l.clustersBy
 	for e, at := range l.timers {
 		if now.Before(at) {
-			if l.wake.IsZero() || at.Before(l.wake) {
-				l.wake = at
-			}
+			l.wakeBy(at)
 			continue
 		}
 		due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 		if due(e.warmBy) {
 			e.warmBy = time.Time{}
-			if l.res != nil && !l.ready(e.name) {
+			if l.res != nil && !l.warmed(e) {
 				l.note(event{what: eventCold, kind: e.kind, name: e.name})
 				l.epoch++
 			}

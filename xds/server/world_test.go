@@ -104,6 +104,23 @@ func edsCluster(name string, timeout time.Duration) *clusterv3.Cluster {
 	}
 }
 
+// chainCluster leads to an internal listener.
+func chainCluster(name, listener string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name: name,
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{
+					Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+						AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listener},
+					}},
+				}}},
+			}}}},
+		},
+	}
+}
+
 // endpoints is the assignment of a cluster made by edsCluster.
 func endpoints(cluster string, ports ...int) *endpointv3.ClusterLoadAssignment {
 	var list []*endpointv3.LbEndpoint
