@@ -6,15 +6,13 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// supported are the features of Gateway API that Causeway's resolver and
-// translator have, by the names of its conformance suite. What depends on who
-// provides a Gateway's addresses and Deployment (GatewayStaticAddresses,
-// GatewayAddressEmpty, GatewayInfrastructure) is not among them yet.
+// supported are the features of Gateway API that Causeway has, by the names of its
+// conformance suite: all that v1.6 knows.
 var supported = []gatewayv1.FeatureName{
 	"BackendTLSPolicy", "BackendTLSPolicySANValidation",
 	"GRPCRoute", "GRPCRouteNamedRouteRule",
-	"Gateway", "GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback",
-	"GatewayHTTPListenerIsolation", "GatewayPort8080",
+	"Gateway", "GatewayAddressEmpty", "GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback",
+	"GatewayHTTPListenerIsolation", "GatewayInfrastructure", "GatewayPort8080", "GatewayStaticAddresses",
 	"HTTPRoute", "HTTPRoute303RedirectStatusCode", "HTTPRoute307RedirectStatusCode", "HTTPRoute308RedirectStatusCode",
 	"HTTPRouteBackendProtocolH2C", "HTTPRouteBackendProtocolWebSocket", "HTTPRouteBackendRequestHeaderModification", "HTTPRouteBackendTimeout",
 	"HTTPRouteCORS", "HTTPRouteDestinationPortMatching", "HTTPRouteHostRewrite", "HTTPRouteMethodMatching", "HTTPRouteNamedRouteRule",
