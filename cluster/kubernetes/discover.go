@@ -249,18 +249,34 @@ func (s *Source) watchDefinitions(ctx context.Context) {
 			return out, pause(err)
 		},
 	}
-	s.reflect(ctx, "definitions", lw, &metav1.PartialObjectMetadata{}, hints{ours, s.look})
+	s.reflect(ctx, "definitions", lw, &metav1.PartialObjectMetadata{}, hints{ours, s.look, s.channel})
+}
+
+// routesDefinition tells by its annotation of which channel the fields of routes are.
+const routesDefinition = "httproutes." + groupGateway
+
+// channel notes of which release channel of Gateway API the definition of HTTPRoutes is.
+// What GatewayClasses say depends on it.
+func (s *Source) channel(name string) {
+	experimental := name == "experimental"
+	if s.experimental.Swap(experimental) != experimental {
+		s.state.touch(cluster.KindGatewayClass)
+	}
 }
 
 // hints is a cache.ReflectorStore that keeps nothing.
 type hints struct {
-	names map[string]bool
-	look  func()
+	names   map[string]bool
+	look    func()
+	channel func(name string)
 }
 
 func (h hints) hint(obj any) error {
 	if m, ok := obj.(metav1.ObjectMetaAccessor); ok && h.names[m.GetObjectMeta().GetName()] {
 		h.look()
+		if m.GetObjectMeta().GetName() == routesDefinition {
+			h.channel(m.GetObjectMeta().GetAnnotations()["gateway.networking.k8s.io/channel"])
+		}
 	}
 	return nil
 }
@@ -275,7 +291,13 @@ func (h hints) Update(obj any) error { return h.hint(obj) }
 func (h hints) Delete(obj any) error { return h.hint(obj) }
 
 // Replace implements cache.ReflectorStore.
-func (h hints) Replace([]any, string) error { h.look(); return nil }
+func (h hints) Replace(list []any, _ string) error {
+	for _, obj := range list {
+		_ = h.hint(obj)
+	}
+	h.look()
+	return nil
+}
 
 // Resync implements cache.ReflectorStore.
 func (h hints) Resync() error { return nil }

@@ -64,7 +64,8 @@ type Source struct {
 	resolve chan struct{} // 1 deep: Need has changed
 	done    chan struct{}
 
-	looked atomic.Bool // discovery has succeeded once
+	looked       atomic.Bool // discovery has succeeded once
+	experimental atomic.Bool // see Experimental
 
 	refMu   sync.Mutex
 	outside map[cluster.Ref]bool // references that the agent adds
@@ -124,6 +125,11 @@ func (s *Source) Connected() bool { return s.client.gate.open() }
 // Full reports whether all kinds have been read in full from the API server, by
 // this process: what was delivered is not the copy on disk alone.
 func (s *Source) Full() bool { return s.full.Load() }
+
+// Experimental reports whether the cluster has Gateway API's definitions of the experimental
+// channel. It is false while that is not known, and where the agent may not read it. A change
+// counts as one of the Live of all GatewayClasses.
+func (s *Source) Experimental() bool { return s.experimental.Load() }
 
 // Missing lists what the first full set still waits for, for people.
 func (s *Source) Missing() []string {

@@ -398,6 +398,22 @@ func TestLive(t *testing.T) {
 		t.Error("a patch of an old version was not refused")
 	}
 
+	// Which channel the definitions are of matters to what GatewayClasses say.
+	class := ref(cluster.KindGatewayClass, "", "mine")
+	w.await(t, 10*time.Second, "the channel of the definitions", w.Experimental)
+	w.mu.Lock()
+	told = w.live[class]
+	w.mu.Unlock()
+	definitions, err := dynamic.NewForConfig(cp.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := definitions.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).Patch(t.Context(), "httproutes.gateway.networking.k8s.io",
+		types.MergePatchType, []byte(`{"metadata":{"annotations":{"gateway.networking.k8s.io/channel":"standard"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, 10*time.Second, "word of another channel", func() bool { return !w.Experimental() && w.live[class] > told })
+
 	// The crossing gateways' Service says where the cluster is entered.
 	x := run(t, kubernetes.Config{Client: agent, CrossingService: "app/crossing"})
 	x.await(t, 20*time.Second, "the first full set", func() bool { return x.synced })
@@ -407,11 +423,7 @@ kind: Service
 metadata: {name: crossing, namespace: app}
 spec: {type: LoadBalancer, ports: [{name: crossing, port: 15443}]}
 `)
-	dyn, err := dynamic.NewForConfig(cp.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := dyn.Resource(corev1.SchemeGroupVersion.WithResource("services")).Namespace("app").Patch(t.Context(), "crossing", types.MergePatchType,
+	if _, err := definitions.Resource(corev1.SchemeGroupVersion.WithResource("services")).Namespace("app").Patch(t.Context(), "crossing", types.MergePatchType,
 		[]byte(`{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"},{"hostname":"west.example.com"}]}}}`), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}

@@ -98,6 +98,18 @@ func (s *state) drop(k *kept, ref cluster.Ref) {
 	}
 }
 
+// touch says that what the status of all objects of a kind depends on has changed.
+func (s *state) touch(kind cluster.Kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ref, e := range s.kinds[kind].entries {
+		if e.live != nil {
+			s.touched[ref] = struct{}{}
+		}
+	}
+	s.notify()
+}
+
 func (s *state) pend(ref cluster.Ref, o *cluster.Object) {
 	if len(s.pending) == 0 {
 		s.since = time.Now()

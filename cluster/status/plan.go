@@ -37,6 +37,9 @@ type Verdict struct {
 	Addresses []gatewayv1.GatewayStatusAddress
 	// Clusters that export a ServiceImport, sorted.
 	Clusters []cluster.ID
+	// Experimental, of GatewayClasses: the cluster has the CRDs of Gateway API's experimental
+	// channel, and so their features.
+	Experimental bool
 	// EndpointSlices of a ServiceImport: Present, Absent, or empty to leave it.
 	EndpointSlices mcsv1beta1.EndpointSliceObjectsStatus
 }
@@ -340,7 +343,7 @@ func (p planner) class(old *gatewayv1.GatewayClassStatus, v *Verdict) any {
 	if v == nil {
 		return nil
 	}
-	return &gatewayv1.GatewayClassStatus{Conditions: p.conditions(old.Conditions, v.Conditions, "class"), SupportedFeatures: Features()}
+	return &gatewayv1.GatewayClassStatus{Conditions: p.conditions(old.Conditions, v.Conditions, "class"), SupportedFeatures: Features(v.Experimental)}
 }
 
 func (p planner) export(old *mcsv1beta1.ServiceExportStatus, v *Verdict) any {

@@ -210,21 +210,34 @@ func TestMultiCluster(t *testing.T) {
 	}
 }
 
-// A class says what is supported, by names that Gateway API knows, in their order.
+// A class says what is supported, by names that Gateway API knows, in their order: all
+// of gateways there is where the CRDs have the fields, and nothing of meshes.
 func TestFeatures(t *testing.T) {
 	t.Parallel()
-	next, _ := become(t, &gatewayv1.GatewayClassStatus{}, &Verdict{Generation: 1, Conditions: []metav1.Condition{cond("Accepted", true, "Accepted")}})
-	list := next.SupportedFeatures
-	if len(list) == 0 || len(list) > 64 {
-		t.Errorf("%d features", len(list))
-	}
-	if !slices.IsSortedFunc(list, func(a, b gatewayv1.SupportedFeature) int { return strings.Compare(string(a.Name), string(b.Name)) }) {
-		t.Error("they are not sorted")
-	}
-	known := features.SetsToNamesSet(features.AllFeatures)
-	for _, f := range list {
-		if !known.Has(features.FeatureName(f.Name)) {
-			t.Errorf("Gateway API does not know %s", f.Name)
+	for _, experimental := range []bool{false, true} {
+		next, _ := become(t, &gatewayv1.GatewayClassStatus{}, &Verdict{Generation: 1, Conditions: []metav1.Condition{cond("Accepted", true, "Accepted")}, Experimental: experimental})
+		list := next.SupportedFeatures
+		if len(list) > 64 {
+			t.Errorf("%d features", len(list))
+		}
+		if !slices.IsSortedFunc(list, func(a, b gatewayv1.SupportedFeature) int { return strings.Compare(string(a.Name), string(b.Name)) }) {
+			t.Error("they are not sorted")
+		}
+		want := features.SetsToNamesSet(features.AllFeatures)
+		for f := range features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures) {
+			want.Delete(f)
+		}
+		if !experimental {
+			want.Delete(features.SupportHTTPRouteRetry, features.SupportHTTPRouteRetryBackendTimeout, features.SupportHTTPRouteRetryConnectionError)
+		}
+		for _, f := range list {
+			if !want.Has(features.FeatureName(f.Name)) {
+				t.Errorf("experimental %v: %s is not a feature of Gateways there", experimental, f.Name)
+			}
+			want.Delete(features.FeatureName(f.Name))
+		}
+		for f := range want {
+			t.Errorf("experimental %v: %s is missing", experimental, f)
 		}
 	}
 }

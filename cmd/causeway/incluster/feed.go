@@ -27,6 +27,9 @@ type feed struct {
 	// gateway tells how a Gateway that is run stands; false: nobody knows yet.
 	gateway func(namespace, name string) (provision.GatewayStanding, bool)
 
+	// experimental tells whether the cluster has Gateway API's experimental channel.
+	experimental func() bool
+
 	latest atomic.Pointer[resolve.Result]
 	mu     sync.Mutex // one follow at a time
 	needed []cluster.Ref
@@ -102,6 +105,10 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 		return &status.Verdict{Conditions: []metav1.Condition{st.Ready}, Clusters: st.Clusters, EndpointSlices: st.EndpointSlices}, true
 	}
 	v := verdict(res, ref)
+	if v != nil && ref.Kind == cluster.KindGatewayClass {
+		v.Experimental = f.experimental()
+		return v, true
+	}
 	of, runs := gatewayBehind(res, ref)
 	if v == nil || !runs {
 		return v, true

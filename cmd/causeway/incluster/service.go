@@ -139,7 +139,7 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 // assemble makes the parts that depend on nothing but each other.
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
-	s.feed = &feed{local: id, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
+	s.feed = &feed{local: id, experimental: func() bool { return s.source.Experimental() }, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
 	g, err := s.dir.GossipConfig(o.gossip, o.advertise, o.join, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
