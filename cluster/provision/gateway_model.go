@@ -142,7 +142,7 @@ func TargetPort(port int32) (int32, bool) {
 		return 0, false
 	case port < lowest:
 		return port + firstMoved, true
-	case port >= firstMoved && port < firstMoved+lowest:
+	case port > firstMoved && port < firstMoved+lowest:
 		return port + secondMoved, true
 	case port >= firstMoved+secondMoved && port < firstMoved+secondMoved+lowest:
 		return 0, false

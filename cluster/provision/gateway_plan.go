@@ -52,7 +52,7 @@ func planGateway(in gatewayInput) gatewayPlan {
 	}
 	for _, o := range there {
 		if !mine(o) {
-			p.problem = fmt.Sprintf("%s %s/%s was made by somebody else, and has the name of what Gateway %s needs: remove it", kindOf(o), o.GetNamespace(), o.GetName(), in.name)
+			p.problem = fmt.Sprintf("%s %s/%s is there already, was not made for Gateway %s, and has the name that is needed: remove it, or rename the Gateway", kindOf(o), o.GetNamespace(), o.GetName(), in.name)
 			p.standing = &GatewayStanding{Programmed: programmed(gatewayv1.GatewayReasonNoResources, p.problem)}
 			return p
 		}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -177,27 +176,23 @@ func (r *rig) await(what string, ok func() bool) {
 	}
 }
 
-func (r *rig) writes() int {
-	n, err := testutil.GatherAndCount(r.registry, "causeway_provision_writes_total")
+func (r *rig) writes() int { return sum(r.t, r.registry, "causeway_provision_writes_total") }
+
+// sum adds up a counter's series.
+func sum(t *testing.T, registry *prometheus.Registry, name string) (n int) {
+	t.Helper()
+	list, err := registry.Gather()
 	if err != nil {
-		r.t.Fatal(err)
-	}
-	if n == 0 {
-		return 0
-	}
-	sum := 0
-	list, err := r.registry.Gather()
-	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, f := range list {
-		if f.GetName() == "causeway_provision_writes_total" {
+		if f.GetName() == name {
 			for _, m := range f.GetMetric() {
-				sum += int(m.GetCounter().GetValue())
+				n += int(m.GetCounter().GetValue())
 			}
 		}
 	}
-	return sum
+	return n
 }
 
 // quiet fails if anything is written although nothing differs: all imports are looked at
