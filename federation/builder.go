@@ -16,6 +16,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/policy"
 )
 
 // Change is one step from a Snapshot to the next. Object nil means that the
@@ -37,7 +38,7 @@ func NewBuilder() *Builder {
 	return &Builder{cur: &Snapshot{
 		objects: iradix.New[*cluster.Object](),
 		targets: iradix.New[*cluster.Object](),
-		slices:  iradix.New[*cluster.Object](),
+		slices:  iradix.New[*cluster.Object](), refusals: iradix.New[Refusal](),
 	}}
 }
 
@@ -53,6 +54,8 @@ type Edit struct {
 	targets  *iradix.Txn[*cluster.Object]
 	slices   *iradix.Txn[*cluster.Object]
 	trust    map[string][][]byte
+	policies *policy.Set
+	refusals *iradix.Txn[Refusal]
 	changed  ChangeSet
 	reasons  bool // a Health's Reason or a DrainTarget differs
 }
@@ -60,7 +63,7 @@ type Edit struct {
 // Edit begins a new Snapshot. Nothing is visible before Commit.
 func (b *Builder) Edit() *Edit {
 	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, trust: b.cur.trust, changed: ChangeSet{},
-		objects: b.cur.objects.Txn(), targets: b.cur.targets.Txn(), slices: b.cur.slices.Txn()}
+		objects: b.cur.objects.Txn(), targets: b.cur.targets.Txn(), slices: b.cur.slices.Txn(), policies: b.cur.policies, refusals: b.cur.refusals.Txn()}
 }
 
 // Apply puts or removes one object. An object equal to the one that is there
@@ -70,13 +73,13 @@ func (e *Edit) Apply(c Change) error {
 	if !storable(c.Ref, c.Cluster) {
 		return fmt.Errorf("%s of cluster %q has an unusable name", c.Ref, c.Cluster)
 	}
-	key := string(KeyNamed(c.Ref.Kind, c.Ref.Namespace, c.Ref.Name)) + string(c.Cluster)
-	old, had := e.objects.Get([]byte(key))
+	key := refKey(c.Cluster, c.Ref)
+	old, had := e.objects.Get(key)
 	if c.Object == nil {
 		if !had {
 			return nil
 		}
-		e.objects.Delete([]byte(key))
+		e.objects.Delete(key)
 		e.unindex(old)
 		e.touch(old)
 		return nil
@@ -94,7 +97,7 @@ func (e *Edit) Apply(c Change) error {
 		e.unindex(old)
 		e.touch(old)
 	}
-	e.objects.Insert([]byte(key), c.Object)
+	e.objects.Insert(key, c.Object)
 	e.index(c.Object)
 	e.touch(c.Object)
 	return nil
@@ -102,7 +105,7 @@ func (e *Edit) Apply(c Change) error {
 
 // Get reads an object as the Edit has it so far.
 func (e *Edit) Get(id cluster.ID, ref cluster.Ref) (*cluster.Object, bool) {
-	return e.objects.Get([]byte(string(KeyNamed(ref.Kind, ref.Namespace, ref.Name)) + string(id)))
+	return e.objects.Get(refKey(id, ref))
 }
 
 // SetCluster adds a cluster or replaces what is known of it. A cluster that
@@ -175,14 +178,15 @@ func (e *Edit) RestartRevision(r int64) { e.revision = r }
 // Changed reports whether Commit would give a Snapshot that differs from the
 // one before.
 func (e *Edit) Changed() bool {
-	return len(e.changed) > 0 || e.reasons || e.revision != e.b.cur.Revision
+	return len(e.changed) > 0 || e.reasons || e.revision != e.b.cur.Revision || e.policies != e.b.cur.policies
 }
 
 // Commit publishes the Edit as the Builder's newest Snapshot and tells what
 // differs from the one before. The Edit is spent.
 func (e *Edit) Commit() (*Snapshot, ChangeSet) {
-	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust,
-		objects: e.objects.Commit(), targets: e.targets.Commit(), slices: e.slices.Commit()}
+	rules := e.settleRules()
+	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust, policies: e.policies, rules: rules,
+		objects: e.objects.Commit(), targets: e.targets.Commit(), slices: e.slices.Commit(), refusals: e.refusals.Commit()}
 	return e.b.cur, e.changed
 }
 

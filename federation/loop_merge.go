@@ -2,7 +2,6 @@ package federation
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +9,7 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/policy"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/store"
 )
@@ -25,6 +25,9 @@ type merger struct {
 	revision int64
 	peers    map[cluster.ID]*peer // every cluster with a record
 	drains   map[cluster.ID]record.Drain
+	policies map[string]policy.Policy
+	set      *policy.Set // of policies; nil: there are none
+	used     map[cluster.ID]usage
 
 	localMeta  cluster.Meta
 	localTrust *record.Trust
@@ -41,6 +44,9 @@ type peer struct {
 	alive  map[string]struct{}
 	trust  map[string]trustRecord
 	slices map[cluster.Ref][]string // the keys that claim to be this slice
+
+	judged judgement
+	over   map[string]string // keys over the quota, and why
 }
 
 type trustRecord struct {
@@ -68,7 +74,7 @@ type storeState struct {
 func newMerger(local cluster.ID) *merger {
 	return &merger{
 		local: local, builder: NewBuilder(), records: iradix.New[store.KV](),
-		peers: map[cluster.ID]*peer{}, drains: map[cluster.ID]record.Drain{}, problems: newProblems(local),
+		peers: map[cluster.ID]*peer{}, drains: map[cluster.ID]record.Drain{}, policies: map[string]policy.Policy{}, used: map[cluster.ID]usage{}, problems: newProblems(local),
 	}
 }
 
@@ -78,6 +84,7 @@ func (m *merger) merge(in input) merged {
 	dirty := m.take(in)
 	m.takeLocal(in, e)
 	m.takeRecords(dirty, e)
+	e.SetPolicies(m.set)
 	out.step = m.settleClusters(e, in.now)
 	m.settleTrust(e)
 	e.RestartRevision(m.revision)
@@ -103,6 +110,14 @@ func (m *merger) take(in input) map[string]struct{} {
 		}
 		txn.Insert([]byte(kv.Key), kv)
 		dirty[kv.Key] = struct{}{}
+		m.count(old, ok, -1)
+		m.count(kv, true, 1)
+	}
+	remove := func(key []byte) {
+		if old, ok := txn.Delete(key); ok {
+			dirty[string(key)] = struct{}{}
+			m.count(old, true, -1)
+		}
 	}
 	if in.list != nil {
 		listed := make(map[string]struct{}, len(in.list.records))
@@ -112,8 +127,7 @@ func (m *merger) take(in input) map[string]struct{} {
 		}
 		m.records.Root().Walk(func(k []byte, _ store.KV) bool {
 			if _, ok := listed[string(k)]; !ok {
-				txn.Delete(k)
-				dirty[string(k)] = struct{}{}
+				remove(k)
 			}
 			return false
 		})
@@ -122,8 +136,8 @@ func (m *merger) take(in input) map[string]struct{} {
 	for key, ev := range in.events {
 		if !ev.Deleted {
 			set(ev.KV)
-		} else if _, ok := txn.Delete([]byte(key)); ok {
-			dirty[key] = struct{}{}
+		} else {
+			remove([]byte(key))
 		}
 	}
 	m.records = txn.Commit()
@@ -185,6 +199,7 @@ func ranked(o *cluster.Object, revision int64) *cluster.Object {
 // takeRecords takes the records that differ.
 func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 	objects := map[cluster.ID]map[string]store.Key{}
+	policies := false
 	for key := range dirty {
 		m.problems.clear(key)
 		kv, exists := m.records.Get([]byte(key))
@@ -194,7 +209,7 @@ func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 			continue
 		}
 		if k.Cluster == "" {
-			m.takePolicy(k, kv, exists)
+			policies = m.takePolicy(k, kv, exists) || policies
 			continue
 		}
 		id := cluster.ID(k.Cluster)
@@ -227,9 +242,13 @@ func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 			objects[id][key] = k
 		}
 	}
+	if policies {
+		m.compile()
+	}
+	m.settleQuotas(objects)
 	for id, p := range m.peers {
 		if id == m.local {
-			m.rerank(objects[id], e)
+			m.rerank(p, objects[id], e)
 			continue
 		}
 		m.takeObjects(id, p, objects[id], e)
@@ -240,25 +259,6 @@ func (m *merger) takeRecords(dirty map[string]struct{}, e *Edit) {
 func (m *merger) unusable(kv store.KV, exists bool) {
 	if _, err := record.Decode(kv); exists && err != nil {
 		m.problems.failed(kv.Key, err)
-	}
-}
-
-// takePolicy reads what administrators say. A drain that can't be read counts as
-// none, in every process alike.
-func (m *merger) takePolicy(k store.Key, kv store.KV, exists bool) {
-	if id, err := record.DrainOf(k); err == nil {
-		delete(m.drains, id)
-	}
-	if !exists {
-		return
-	}
-	p, err := record.DecodePolicy(kv)
-	var e *record.Error
-	switch {
-	case errors.As(err, &e):
-		m.problems.set(kv.Key, e.Problem()) // the policy is nobody's own: all report it
-	case err == nil:
-		m.drains[p.Cluster] = *p.Drain
 	}
 }
 
@@ -281,13 +281,16 @@ func (m *merger) takeMeta(p *peer, k store.Key, kv store.KV, exists bool) {
 	}
 }
 
-// rerank gives the local objects behind these keys the rank of their records.
-func (m *merger) rerank(keys map[string]store.Key, e *Edit) {
-	for _, k := range keys {
+// rerank gives the local objects behind these keys the rank of their records, and
+// notes which are over the quota.
+func (m *merger) rerank(p *peer, keys map[string]store.Key, e *Edit) {
+	for key, k := range keys {
+		m.problems.clear(key)
 		refs, err := record.Refs(k)
 		if err != nil {
 			continue
 		}
+		m.refuse(m.local, key, refs, p.over[key], e)
 		for _, ref := range refs {
 			if o, ok := e.Get(m.local, ref); ok {
 				// An object that is there can be put back.
@@ -313,6 +316,12 @@ func (m *merger) takeObjects(id cluster.ID, p *peer, keys map[string]store.Key, 
 			m.unusable(kv, exists)
 			continue
 		}
+		over := ""
+		if exists && p.shown {
+			over = p.over[key]
+		}
+		m.refuse(id, key, refs, over, e)
+		exists = exists && over == ""
 		if k.Section == store.SectionEndpoints {
 			p.claim(refs[0], key, exists)
 			slices[refs[0]] = struct{}{}

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/policy"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/record/recordtest"
 	"github.com/causeway-mesh/causeway/federation/store"
@@ -38,6 +39,25 @@ func (w *world) listing() *listing {
 	return out
 }
 
+// policy draws the record of a policy, mostly with a quota.
+func (w *world) policy() record.Record {
+	p := policy.Policy{Name: rapid.SampledFrom([]string{"p", "q"}).Draw(w.T, "policy"),
+		Clusters: rapid.SampledFrom([]*policy.Clusters{nil, {Names: []string{"*st"}}, {Selector: "region=r"}}).Draw(w.T, "clusters"),
+		Export:   rapid.SampledFrom([]*policy.Namespaces{nil, {Allow: []string{}}, {Deny: []string{"app"}}}).Draw(w.T, "export"),
+		Route:    rapid.SampledFrom([]*policy.Namespaces{nil, {Allow: []string{"dev"}}}).Draw(w.T, "route"), Quota: &policy.Quota{}}
+	n := rapid.Int64Range(0, 4).Draw(w.T, "most")
+	if size := n * 300; rapid.Bool().Draw(w.T, "bytes") {
+		p.Quota.Bytes = &size
+	} else {
+		p.Quota.Objects = &n
+	}
+	r, err := record.EncodePolicy(&p)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return r
+}
+
 // record draws a record of some cluster, sound or not.
 func (w *world) record() record.Record {
 	id := rapid.SampledFrom([]cluster.ID{"east", "west", "north"}).Draw(w.T, "cluster")
@@ -47,8 +67,11 @@ func (w *world) record() record.Record {
 	}
 	if rapid.IntRange(0, 9).Draw(w.T, "policy") == 0 {
 		if rapid.IntRange(0, 2).Draw(w.T, "garbage") == 0 {
-			tail := rapid.SampledFrom([]string{"drain/west", "drain/no.label", "drain", "strange"}).Draw(w.T, "key")
+			tail := rapid.SampledFrom([]string{"drain/west", "drain/no.label", "drain", "strange", "rules/p", "rules/no.label"}).Draw(w.T, "key")
 			return record.Record{Key: store.PolicyPrefix + tail, Value: []byte{0xff}}
+		}
+		if rapid.Bool().Draw(w.T, "rules") {
+			return w.policy()
 		}
 		r, err := record.EncodeDrain(id, record.Drain{From: 0, Target: rapid.SampledFrom([]int{0, 50, 100}).Draw(w.T, "target"),
 			Started: recordtest.At(rapid.IntRange(0, 60).Draw(w.T, "started")), Over: time.Minute})
@@ -203,6 +226,9 @@ func sets(s *Snapshot) map[Key]string {
 				continue
 			}
 			add(KeyNamed(kind, o.Namespace, o.Name), o)
+			if slices.Contains(PermittedKinds, kind) {
+				out[KeyNamed(kind, o.Namespace, o.Name)] += s.Refused(o) + "\n"
+			}
 			add(KeyNamespace(kind, o.Namespace), o)
 			for _, k := range targetKeys(o) {
 				add(k, o)
@@ -248,10 +274,17 @@ func describe(s *Snapshot) string {
 	for _, td := range slices.Sorted(maps.Keys(s.Trust())) {
 		fmt.Fprintf(&b, "%s %d\n", td, len(s.Trust()[td]))
 	}
+	s.refusals.Root().Walk(func(k []byte, r Refusal) bool {
+		fmt.Fprintf(&b, "%q: %+v\n", k, r)
+		return false
+	})
 	one := func(title string, list []*cluster.Object) {
 		for _, o := range list {
 			value, err := marshal(o.Value)
 			fmt.Fprintf(&b, "%s: %s@%s %d %v %s %s %v\n", title, o.Ref, o.Cluster, o.Seniority.Revision, o.Seniority.Created, o.Origin, value, err)
+			if slices.Contains(PermittedKinds, o.Kind) {
+				fmt.Fprintln(&b, s.Refused(o))
+			}
 		}
 	}
 	for _, kind := range cluster.Kinds {
@@ -323,8 +356,24 @@ func checkRules(t *rapid.T, w *world, s *Snapshot) {
 			}
 		}
 	}
+	fitting := fitting(t, w, s)
+	for key, kv := range w.kvs { // what doesn't fit is said of every object that it holds
+		k, err := store.ParseKey(key)
+		if _, shown := s.Cluster(cluster.ID(k.Cluster)); err != nil || !shown || k.Section == store.SectionEndpoints {
+			continue
+		}
+		refs, _ := record.Refs(k)
+		for _, ref := range refs {
+			if said := slices.ContainsFunc(s.Refusals(ref.Kind, ref.Namespace, ref.Name), func(r Refusal) bool { return r.Cluster == cluster.ID(k.Cluster) }); said == fitting[kv.Key] {
+				t.Fatalf("%s: fits %t, refused %t", key, fitting[key], said)
+			}
+		}
+	}
 	newest := map[string]store.KV{} // by cluster and slice
-	for _, kv := range w.kvs {
+	for key, kv := range w.kvs {
+		if !fitting[key] {
+			continue
+		}
 		if k, err := store.ParseKey(kv.Key); err == nil && k.Section == store.SectionEndpoints && len(k.Names) == 3 {
 			slice := k.Cluster + "/" + k.Names[0] + "/" + k.Names[2]
 			if old := newest[slice]; old.CreateRevision < kv.CreateRevision || old.CreateRevision == kv.CreateRevision && old.Key < kv.Key {
@@ -338,6 +387,15 @@ func checkRules(t *rapid.T, w *world, s *Snapshot) {
 			continue
 		}
 		for _, o := range c.Objects {
+			if !fitting[kv.Key] {
+				if o.Kind == cluster.KindEndpointSlice {
+					continue // another key may claim it
+				}
+				if _, ok := s.Get(o.Cluster, o.Kind, o.Namespace, o.Name); ok {
+					t.Fatalf("%s is over quota, and in the snapshot", kv.Key)
+				}
+				continue
+			}
 			got, ok := s.Get(o.Cluster, o.Kind, o.Namespace, o.Name)
 			if o.Kind == cluster.KindEndpointSlice && newest[string(o.Cluster)+"/"+o.Namespace+"/"+o.Name].Key != kv.Key {
 				continue
@@ -480,5 +538,58 @@ func TestProblemsAreBounded(t *testing.T) {
 	}
 	if p := out.problems[len(out.problems)-1]; p.Message != fmt.Sprintf("and %d more problems", 1000-maxProblems) {
 		t.Errorf("last problem %+v", p)
+	}
+}
+
+// fitting lists the records that are within their cluster's quota: each that fits
+// beside those of the older ones that do.
+func fitting(t *rapid.T, w *world, s *Snapshot) map[string]bool {
+	var policies []policy.Policy
+	for _, kv := range w.kvs {
+		if p, err := record.DecodePolicy(kv); err == nil && p.Rules != nil {
+			policies = append(policies, *p.Rules)
+		}
+	}
+	set, err := policy.Compile(policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := slices.SortedFunc(maps.Values(w.kvs), func(a, b store.KV) int {
+		return cmp.Or(cmp.Compare(a.CreateRevision, b.CreateRevision), cmp.Compare(subjectOf(a.Key), subjectOf(b.Key)), cmp.Compare(a.Key, b.Key))
+	})
+	objects, bytes, out := map[string]int64{}, map[string]int64{}, map[string]bool{}
+	for _, kv := range all {
+		tail, ok := strings.CutPrefix(kv.Key, store.ClustersPrefix)
+		if !ok {
+			continue
+		}
+		parts := strings.SplitN(tail, "/", 3)
+		c, _ := s.Cluster(cluster.ID(parts[0]))
+		c.ID = cluster.ID(parts[0])
+		r, size := set.For(c.Labels()), int64(len(kv.Key)+len(kv.Value))
+		if r == nil || parts[1] == "meta" || parts[1] == "alive" || parts[1] == "trust" {
+			out[kv.Key] = true
+			continue
+		}
+		if r.Objects != nil && objects[parts[0]] == r.Objects.Most || r.Bytes != nil && bytes[parts[0]]+size > r.Bytes.Most {
+			continue
+		}
+		objects[parts[0]]++
+		bytes[parts[0]] += size
+		out[kv.Key] = true
+	}
+	return out
+}
+
+// Of records that came at once, a Service comes before its EndpointSlices, and both
+// before what is named later.
+func TestSubjects(t *testing.T) {
+	var got []string
+	for _, tail := range []string{"services/app/a", "endpoints/app/a/z", "endpoints/app/a/a", "services/app/b", "endpoints/app/b/a", "routes/httproute/app/c", "namespaces/dev", "grants/dev/a", "strange"} {
+		got = append(got, subjectOf(store.ClustersPrefix+"west/"+tail))
+	}
+	want := []string{got[0], got[2], got[1], got[3], got[4], got[5], got[6], got[7], got[8]}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Fatalf("%q", got)
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation/policy"
 )
 
 // Liveness is how much of a cluster's traffic can be trusted to it (DESIGN
@@ -38,6 +40,17 @@ type Cluster struct {
 	DrainTarget int
 }
 
+// Labels are what policies and causeway.dev/clusters select clusters by.
+func (c Cluster) Labels() labels.Set {
+	s := labels.Set{"name": string(c.ID)}
+	for k, v := range map[string]string{"region": c.Meta.Region, "zone": c.Meta.Zone, "network": c.Meta.Network} {
+		if v != "" {
+			s[k] = v
+		}
+	}
+	return s
+}
+
 // Snapshot is the state of the whole clusterset at one moment: every cluster's
 // objects, its Meta and its Health. It is immutable and cheap to derive from
 // its predecessor, with which it shares all that did not change. Read it from
@@ -54,6 +67,17 @@ type Snapshot struct {
 	targets  *iradix.Tree[*cluster.Object] // routes and ListenerSets by parentRef, policies by targetRef
 	slices   *iradix.Tree[*cluster.Object] // EndpointSlices by Service
 	trust    map[string][][]byte           // authorities by trust domain
+	policies *policy.Set
+	rules    map[cluster.ID]*policy.Rules // what policies says of each cluster; only of those of which it says something
+	refusals *iradix.Tree[Refusal]        // by KeyNamed and cluster
+}
+
+// Refusal says of an object that a cluster published more than it may, and that
+// this one is not used. Its own cluster has the object; others don't.
+type Refusal struct {
+	cluster.Ref
+	Cluster cluster.ID
+	Why     string
 }
 
 // sep separates the parts of keys; no name may contain it.
@@ -129,9 +153,36 @@ func (s *Snapshot) Cluster(id cluster.ID) (Cluster, bool) {
 // the clusterset rightfully speaks for. The caller must not change it.
 func (s *Snapshot) Trust() map[string][][]byte { return s.trust }
 
+// Refused tells why the administrators' policy keeps an object of one of the
+// PermittedKinds from other clusters: its namespace, or its cluster's quota. It is
+// empty if it doesn't. It changes with the object's KeyNamed.
+func (s *Snapshot) Refused(o *cluster.Object) string {
+	if why := s.rules[o.Cluster].Refuses(VerbOf(o.Kind), o.Namespace); why != "" {
+		return why
+	}
+	r, _ := s.refusals.Get(refKey(o.Cluster, o.Ref))
+	return r.Why
+}
+
+// Policies gives the administrators' policy, nil if there is none.
+func (s *Snapshot) Policies() *policy.Set { return s.policies }
+
+// Restricted reports whether any policy restricts any cluster.
+func (s *Snapshot) Restricted() bool { return len(s.rules) > 0 }
+
+// Refusals lists all clusters' objects of that kind and name that are over their
+// quota, sorted by cluster.
+func (s *Snapshot) Refusals(kind cluster.Kind, namespace, name string) (out []Refusal) {
+	s.refusals.Root().WalkPrefix([]byte(string(KeyNamed(kind, namespace, name))), func(_ []byte, r Refusal) bool {
+		out = append(out, r)
+		return false
+	})
+	return out
+}
+
 // Get finds one cluster's object.
 func (s *Snapshot) Get(id cluster.ID, kind cluster.Kind, namespace, name string) (*cluster.Object, bool) {
-	return s.objects.Get([]byte(string(KeyNamed(kind, namespace, name)) + string(id)))
+	return s.objects.Get(refKey(id, cluster.Ref{Kind: kind, Namespace: namespace, Name: name}))
 }
 
 // Named lists all clusters' objects of that kind and name, sorted by cluster.
@@ -192,6 +243,10 @@ func collect(t *iradix.Tree[*cluster.Object], prefix string) []*cluster.Object {
 
 func primaryKey(o *cluster.Object) string {
 	return string(KeyNamed(o.Kind, o.Namespace, o.Name)) + string(o.Cluster)
+}
+
+func refKey(id cluster.ID, ref cluster.Ref) []byte {
+	return []byte(string(KeyNamed(ref.Kind, ref.Namespace, ref.Name)) + string(id))
 }
 
 func storable(ref cluster.Ref, id cluster.ID) bool {

@@ -6,8 +6,8 @@
 //   - Every call is refused unless Authorize says that the caller, whose client
 //     certificate the handshake has verified, is an administrator. That is asked
 //     here, whatever interceptors the gRPC server has.
-//   - A call that succeeds has written one record of the policy, or found that it
-//     says the same already. Nothing is kept here, so calls may be repeated, also
+//   - A call that succeeds has written its records of the policy in one
+//     transaction, or found that they say the same already. Nothing is kept here, so calls may be repeated, also
 //     with another server, and agents go on without this one.
 //   - Two administrators at once: the later one wins whole; nothing is mixed.
 //   - Who did what is logged.

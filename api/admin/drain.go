@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -68,7 +69,7 @@ func (s *Server) drain(ctx context.Context, name string, target int, wants *dura
 		}
 		if err != nil {
 			s.cfg.Logger.Warn("drain of a cluster could not be set", "cluster", name, "target", target, "caller", caller, "error", err)
-			return nil, 0, storeError(name, err)
+			return nil, 0, storeError(err, fmt.Sprintf("the drain of cluster %q", name))
 		}
 		s.cfg.Logger.Info("drain of a cluster was set", "cluster", name, "from", c.drain.From, "target", c.drain.Target, "over", c.drain.Over, "caller", caller, "revision", revision)
 		return &causewayv1.ClusterDrain{
@@ -148,21 +149,21 @@ func unknown(id cluster.ID, known []cluster.ID) error {
 	return status.Errorf(codes.NotFound, "no cluster %q; there are: %s", id, strings.Join(names, ", "))
 }
 
-// storeError words what the store said for the person who wanted the cluster
-// drained; how connections broke is for the log.
-func storeError(name string, err error) error {
+// storeError words what the store said for the person who wanted something
+// changed; how connections broke is for the log.
+func storeError(err error, what string) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
 	switch {
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return status.Errorf(codes.Unavailable, "the store is away: what was said of cluster %q may not have been taken; say it again once the store is back", name)
+		return status.Errorf(codes.Unavailable, "the store is away: what was said of %s may not have been taken; say it again once the store is back", what)
 	case errors.Is(err, store.ErrConflict):
-		return status.Errorf(codes.Aborted, "others keep changing the drain of cluster %q: look what they want, and say it again (%v)", name, err)
+		return status.Errorf(codes.Aborted, "others keep changing %s: look what they want, and say it again (%v)", what, err)
 	case errors.Is(err, store.ErrDenied):
-		return status.Errorf(codes.FailedPrecondition, "this server may not write the policy, so that it can't drain cluster %q: give it a store certificate of the user \"policy\" (%v)", name, err)
+		return status.Errorf(codes.FailedPrecondition, "this server may not write %s: give it a store certificate of the user \"policy\" (%v)", what, err)
 	case errors.Is(err, context.Canceled):
 		return status.FromContextError(err).Err()
 	}
-	return status.Errorf(codes.Internal, "drain of cluster %q: %v", name, err)
+	return status.Errorf(codes.Internal, "%s: %v", what, err)
 }

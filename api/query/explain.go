@@ -48,6 +48,9 @@ func (s service) Explain(ctx context.Context, req *causewayv1.ExplainRequest) (*
 		Revision: e.Staleness.Revision, Source: req.GetSource(), Method: e.Request.Method, Url: requestURL(e.Request),
 		Problem: e.Problem, Staleness: r.staleness(v, e.Staleness, s.cfg.Views()),
 	}
+	for _, w := range e.Withheld {
+		out.Withheld = append(out.Withheld, &causewayv1.Withheld{Object: w.Ref.String(), Cluster: string(w.Cluster), Reason: w.Why})
+	}
 	if e.Hop != nil {
 		out.Hop = hop(e.Hop, func(b resolve.BackendKey) []string { return backendTLS(v.Result, b) })
 	}

@@ -10,6 +10,7 @@ import (
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -44,6 +45,7 @@ func (s *Server) problems(r *reading) []cluster.Problem {
 	if r == nil {
 		return list
 	}
+	list = append(list, refusedByPolicy(r)...)
 	said := map[string]bool{} // by the home
 	for _, home := range []bool{true, false} {
 		for _, v := range r.served() {
@@ -68,6 +70,23 @@ func (s *Server) problems(r *reading) []cluster.Problem {
 				}
 			}
 		}
+	}
+	return list
+}
+
+// refusedByPolicy tells what the administrators' policy keeps from other clusters;
+// what is over a quota stands in the list of whoever follows the store.
+func refusedByPolicy(r *reading) (list []cluster.Problem) {
+	for _, kind := range federation.PermittedKinds {
+		r.objects(kind, func(v View, o *cluster.Object) {
+			snap := v.Result.Snapshot
+			if !snap.Restricted() || slices.ContainsFunc(snap.Refusals(o.Kind, o.Namespace, o.Name), func(x federation.Refusal) bool { return x.Cluster == o.Cluster }) {
+				return
+			}
+			if why := resolve.Refused(snap, o); why != "" {
+				list = append(list, cluster.Problem{Cluster: o.Cluster, Where: o.Origin, Object: o.Ref.String(), Message: "is kept from other clusters: " + why})
+			}
+		})
 	}
 	return list
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/causeway-mesh/causeway/api/query/querytest"
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/policy"
 	"github.com/causeway-mesh/causeway/federation/record/recordtest"
 )
 
@@ -119,6 +120,45 @@ func TestProblemsOfWhatIsRefused(t *testing.T) {
 	apply(recordtest.ConfigMap("east", "kinds", "roots", 1, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: recordtest.Authority(t)}))))
 	if got := list(); len(got) != 0 {
 		t.Errorf("mended, but %q", got)
+	}
+}
+
+// What policy keeps from other clusters is told of its own cluster, once however
+// many views there are; explain says what is missing for it.
+func TestWhatPolicyKeeps(t *testing.T) {
+	t.Parallel()
+	w := querytest.New(t)
+	set, err := policy.Compile([]policy.Policy{{Name: "quiet", Clusters: &policy.Clusters{Names: []string{"west", "north"}},
+		Export: &policy.Namespaces{Allow: []string{}}, Route: &policy.Namespaces{Deny: []string{"dev"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Edit(func(e *federation.Edit) { e.SetPolicies(set) })
+	c := ada(t, querytest.Run(t, w.Config()))
+	problems, err := c.ListProblems(t.Context(), &causewayv1.ListProblemsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range problems.GetProblems() {
+		if strings.Contains(p.GetMessage(), `"quiet"`) {
+			got = append(got, p.GetCluster()+" "+p.GetObject())
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"north ServiceExport/app/web", "west HTTPRoute/dev/web-dev", "west ServiceExport/app/web", "west ServiceExport/app/web-v2"}; !slices.Equal(got, want) {
+		t.Errorf("told of %q, want %q", got, want)
+	}
+	e, err := c.Explain(t.Context(), &causewayv1.ExplainRequest{Source: &causewayv1.Source{Cluster: "east", From: &causewayv1.Source_Namespace{Namespace: "dev"}}, Url: "http://web.app.svc.clusterset.local/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	for _, x := range e.GetWithheld() {
+		got = append(got, x.GetCluster()+" "+x.GetObject())
+	}
+	if want := []string{"west HTTPRoute/dev/web-dev", "north ServiceExport/app/web", "west ServiceExport/app/web", "west ServiceExport/app/web-v2"}; !slices.Equal(got, want) {
+		t.Errorf("withheld: %q, want %q", got, want)
 	}
 }
 

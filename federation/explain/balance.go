@@ -39,6 +39,9 @@ type Endpoint struct {
 
 func (e *explainer) destination(k resolve.BackendKey) *Destination {
 	d := &Destination{Backend: k}
+	if k.Kind == resolve.BackendImport {
+		e.withhold(k.Namespace, k.Name)
+	}
 	b, ok := e.res.Backends.Get([]byte(k.String()))
 	if !ok {
 		d.Unhealthy = true

@@ -62,7 +62,7 @@ notReady: %d
 `, a, x.ready, x.notReady)
 	}
 	files["meta.yaml"], files["health.yaml"], files["drain.yaml"] = []byte(meta.String()), []byte(health.String()), []byte(drain.String())
-	e := &explainer{res: resolve.Resolve(cluster.ID(from), resolvetest.Files(t, files)), seen: map[cluster.ID]*Involved{}}
+	e := newExplainer(resolve.Resolve(cluster.ID(from), resolvetest.Files(t, files)))
 	key := resolve.BackendKey{Kind: resolve.BackendImport, Namespace: "app", Name: "a", Port: 80}
 	if _, ok := e.res.Backends.Get([]byte(key.String())); !ok {
 		return nil, false

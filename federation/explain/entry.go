@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -23,6 +24,9 @@ func (e *explainer) workload(from Source, req Request) (*Hop, string) {
 	p, ok := f.Port(req.transport(), req.Port)
 	if !ok {
 		return nil, fmt.Sprintf("%s has no %s port %d", k, req.transport(), req.Port)
+	}
+	if k.Kind == cluster.KindServiceImport {
+		e.withhold(k.Namespace, k.Name)
 	}
 	hop := &Hop{Frontend: &f.Key, Port: p.Port, Chosen: -1, Request: req}
 	for _, c := range p.Consumers {

@@ -21,6 +21,8 @@ type Explanation struct {
 	Hop     *Hop
 	// Staleness is what the answer rests on.
 	Staleness Staleness
+	// Withheld is what the administrators' policy keeps out, sorted.
+	Withheld []Withheld
 }
 
 // GroupKind tells which routes govern a hop.
@@ -142,11 +144,18 @@ type Involved struct {
 type explainer struct {
 	res  *resolve.Result
 	seen map[cluster.ID]*Involved
+	// withheld has what is kept out, asked holds for which services that is known.
+	withheld map[Withheld]bool
+	asked    map[resolve.FrontendKey]bool
+}
+
+func newExplainer(result *resolve.Result) *explainer {
+	return &explainer{res: result, seen: map[cluster.ID]*Involved{}, withheld: map[Withheld]bool{}, asked: map[resolve.FrontendKey]bool{}}
 }
 
 // Explain evaluates a request against what result.Local's proxies are told.
 func Explain(result *resolve.Result, from Source, req Request) Explanation {
-	e := &explainer{res: result, seen: map[cluster.ID]*Involved{}}
+	e := newExplainer(result)
 	out := Explanation{Source: from, Request: req}
 	switch {
 	case from.Cluster != result.Local:
@@ -161,6 +170,7 @@ func Explain(result *resolve.Result, from Source, req Request) Explanation {
 		out.Staleness.Clusters = append(out.Staleness.Clusters, *i)
 	}
 	sort.Slice(out.Staleness.Clusters, func(i, j int) bool { return out.Staleness.Clusters[i].Cluster < out.Staleness.Clusters[j].Cluster })
+	out.Withheld = e.sortedWithheld()
 	return out
 }
 
@@ -210,6 +220,7 @@ func FrontendOf(host, namespace string) (resolve.FrontendKey, bool) {
 }
 
 func (e *explainer) missing(k resolve.FrontendKey) string {
+	e.withhold(k.Namespace, k.Name)
 	other := k
 	if k.Kind == cluster.KindService {
 		other.Kind = cluster.KindServiceImport

@@ -93,6 +93,9 @@ func render(w *strings.Builder, e Explanation) {
 	} else {
 		renderHop(w, "", e.Hop)
 	}
+	for _, x := range e.Withheld {
+		fmt.Fprintf(w, "withheld %s@%s: %s\n", x.Ref, x.Cluster, x.Why)
+	}
 	for _, c := range e.Staleness.Clusters {
 		fmt.Fprintf(w, "rests on %s (%s) routes=%t serves=%t at revision %d\n", c.Cluster, c.Liveness, c.Routes, c.Serves, e.Staleness.Revision)
 	}

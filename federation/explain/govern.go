@@ -74,6 +74,7 @@ func (e *explainer) rules(hop *Hop, t *resolve.RouteTable, req Request, last boo
 		filters := rule.Filters.Then(b.Filters)
 		x.Request = rewrite(req, rule, filters.Rewrite).Apply(rule.Filters.Request).Apply(b.Filters.Request)
 		if b.Invalid != "" {
+			e.withhold(b.Backend.Namespace, b.Backend.Name)
 			x.Status, x.Reason = rule.Route.FailureStatus(), b.Invalid
 		} else {
 			x.Status, x.Reason = answerPreflight(filters.CORS, &req)
@@ -164,6 +165,7 @@ func (e *explainer) forward(hop *Hop, f *resolve.ForwardRule, req Request, last,
 		b := &f.Backends[i]
 		x := Branch{Backend: b.Backend, Weight: b.Weight, Share: share(f.Backends, b), Request: hop.Request, Raw: raw}
 		if b.Invalid != "" {
+			e.withhold(b.Backend.Namespace, b.Backend.Name)
 			x.Closed, x.Reason = true, b.Invalid
 		} else {
 			e.deliver(&x, b, req, last, true)
@@ -205,6 +207,7 @@ func (e *explainer) chain(k resolve.FrontendKey, b resolve.BackendKey, req Reque
 	if !ok {
 		return nil
 	}
+	e.withhold(k.Namespace, k.Name)
 	p, ok := f.Port(req.transport(), b.Port)
 	if !ok || p.Producer == nil {
 		return nil

@@ -69,44 +69,7 @@ func EncodeDrain(id cluster.ID, d Drain) (Record, error) {
 	})
 }
 
-// Policy is what one record of the administrators' policy says.
-type Policy struct {
-	Drain *Drain
-	// Cluster is the one that it is about.
-	Cluster cluster.ID
-}
-
-// DecodePolicy reads a record of the policy. The error is an *Error.
-func DecodePolicy(kv store.KV) (Policy, error) {
-	k, err := store.ParseKey(kv.Key)
-	if err != nil {
-		return Policy{}, keyError(kv, store.Key{}, err)
-	}
-	id, err := DrainOf(k)
-	if err != nil {
-		return Policy{}, keyError(kv, k, err)
-	}
-	d, err := decoder{kv: kv, key: k}.drain(id)
-	if err != nil {
-		return Policy{}, &Error{Cluster: id, Key: kv.Key, Err: err}
-	}
-	return Policy{Drain: d, Cluster: id}, nil
-}
-
-// DrainOf names the cluster whose drain a key of the policy holds. Other keys are
-// an error.
-func DrainOf(k store.Key) (cluster.ID, error) {
-	if k.Cluster != "" || len(k.Names) != 2 || k.Names[0] != store.PolicyDrain {
-		return "", fmt.Errorf("policy of this kind is unknown to this version of Causeway")
-	}
-	id := cluster.ID(k.Names[1])
-	return id, id.Validate()
-}
-
 func (d decoder) drain(id cluster.ID) (*Drain, error) {
-	if len(d.kv.Value) > MaxValueBytes {
-		return nil, fmt.Errorf("value has %d bytes, at most %d are read", len(d.kv.Value), MaxValueBytes)
-	}
 	var msg causewayv1.Drain
 	if err := d.read(&msg); err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ func (r *reader) concerns(o *cluster.Object, p *parentView, g *gatewayView) bool
 	if o.Cluster == r.local {
 		return true
 	}
-	if staysHome(o) || !r.crosses(p.obj) || !r.crosses(g.obj) {
+	if staysHome(o) || r.refused(o) != "" || !r.crosses(p.obj) || !r.crosses(g.obj) {
 		return false
 	}
 	theirs := r.followedGateway(o.Cluster, g.obj.Namespace, g.obj.Name)

@@ -22,10 +22,14 @@ type export struct {
 	obj     *cluster.Object
 	spec    *mcsv1beta1.ServiceExport
 	service *corev1.Service // nil: there is none
+	refused string          // why the administrators' policy keeps it from other clusters
 }
 
 // usable tells whether the export contributes to the import.
-func (e export) usable() bool {
+func (e export) usable() bool { return e.valid() && e.refused == "" }
+
+// valid tells whether there is something that can be exported.
+func (e export) valid() bool {
 	return e.service != nil && e.service.Spec.Type != corev1.ServiceTypeExternalName
 }
 
@@ -35,7 +39,7 @@ func (r *reader) exports(ns, name string) []export {
 	out := make([]export, 0, len(objs))
 	for _, o := range objs {
 		if x, ok := o.Value.(*mcsv1beta1.ServiceExport); ok {
-			out = append(out, export{obj: o, spec: x, service: r.service(o.Cluster, ns, name)})
+			out = append(out, export{obj: o, spec: x, service: r.service(o.Cluster, ns, name), refused: r.refused(o)})
 		}
 	}
 	sort.SliceStable(out, func(i, j int) bool { return cluster.Older(out[i].obj, out[j].obj) })
@@ -44,7 +48,7 @@ func (r *reader) exports(ns, name string) []export {
 
 // exportedService gives a cluster's Service if that cluster exports it.
 func (r *reader) exportedService(id cluster.ID, ns, name string) *corev1.Service {
-	if r.get(id, cluster.KindServiceExport, ns, name) == nil {
+	if o := r.get(id, cluster.KindServiceExport, ns, name); o == nil || r.refused(o) != "" {
 		return nil
 	}
 	s := r.service(id, ns, name)
@@ -91,7 +95,7 @@ func importUnit(r *reader, ns, name string) output {
 		switch {
 		case e.service == nil:
 			add(mcsv1beta1.ServiceExportConditionValid, false, mcsv1beta1.ServiceExportReasonNoService, fmt.Sprintf("there is no Service %s/%s in cluster %s", ns, name, e.obj.Cluster))
-		case !e.usable():
+		case !e.valid():
 			add(mcsv1beta1.ServiceExportConditionValid, false, mcsv1beta1.ServiceExportReasonInvalidServiceType, "a Service of type ExternalName can't be exported")
 		default:
 			add(mcsv1beta1.ServiceExportConditionValid, true, mcsv1beta1.ServiceExportReasonValid, badAnnotations(e.spec))
@@ -117,8 +121,11 @@ func importUnit(r *reader, ns, name string) output {
 
 // exportReady tells whether an export is in the global store, or why not.
 func (r *reader) exportReady(e export) (ready bool, reason mcsv1beta1.ServiceExportConditionReason, why string) {
-	if !e.usable() {
+	if !e.valid() {
 		return false, mcsv1beta1.ServiceExportReasonPending, "the export is not valid"
+	}
+	if e.refused != "" {
+		return false, mcsv1beta1.ServiceExportReasonFailed, e.refused
 	}
 	if e.obj.Cluster == r.local {
 		// What this cluster's agent can't publish, it never will.

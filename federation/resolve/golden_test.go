@@ -29,7 +29,7 @@ func TestGolden(t *testing.T) {
 		t.Run(d.Name(), func(t *testing.T) {
 			dir := filepath.Join("testdata", d.Name())
 			snap := resolvetest.Dir(t, dir)
-			expected := map[string]bool{"meta.yaml": true, "health.yaml": true, "drain.yaml": true}
+			expected := map[string]bool{"meta.yaml": true, "health.yaml": true, "drain.yaml": true, "policy.yaml": true}
 			for _, c := range snap.Clusters() {
 				expected[string(c.ID)+".yaml"] = true
 				expected[string(c.ID)+".golden"] = true

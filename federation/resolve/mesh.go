@@ -63,7 +63,7 @@ func (r *reader) bindings(f FrontendKey) []binding {
 		each(cluster.KindService, func(o *cluster.Object, ref gatewayv1.ParentReference) {
 			switch {
 			case o.Cluster != home:
-			case home != r.local && (consumerOf(o) != "" || staysHome(o)):
+			case home != r.local && (consumerOf(o) != "" || staysHome(o) || r.refused(o) != ""):
 				// Another cluster's frontend is seen only through a chain: its
 				// producers alone, as far as they leave their home.
 			default:
@@ -292,7 +292,7 @@ func (r *reader) judgeMesh(o *cluster.Object, ref gatewayv1.ParentReference) jud
 	var found []int32
 	if kind == cluster.KindService {
 		s := r.service(o.Cluster, ns, name)
-		if o.Cluster != r.local && (ns != o.Namespace || staysHome(o) || r.exportedService(o.Cluster, ns, name) == nil) {
+		if o.Cluster != r.local && (ns != o.Namespace || staysHome(o) || r.refused(o) != "" || r.exportedService(o.Cluster, ns, name) == nil) {
 			return judged{}
 		}
 		switch {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/policy"
 )
 
 // The little world of the property tests: few names, so that everything meets
@@ -38,11 +39,39 @@ func at(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
 
 // step is one change in a history: of an object, or of a cluster.
 type step struct {
-	change *federation.Change
-	member *federation.Cluster
+	change   *federation.Change
+	member   *federation.Cluster
+	policies *[]policy.Policy
+	refused  *federation.Refusal
+}
+
+// drawPolicy is a step of the administrators: other policies, or an object that
+// is over its cluster's quota, or no more.
+func drawPolicy(t *rapid.T) step {
+	if rapid.IntRange(0, 2).Draw(t, "quota") == 0 {
+		kind := rapid.SampledFrom(federation.PermittedKinds).Draw(t, "kind")
+		return step{refused: &federation.Refusal{Cluster: rapid.SampledFrom(someClusters).Draw(t, "cluster"), Why: rapid.SampledFrom([]string{"", "over quota"}).Draw(t, "why"),
+			Ref: cluster.Ref{Kind: kind, Namespace: rapid.SampledFrom(someNamespaces).Draw(t, "namespace"), Name: rapid.SampledFrom(someNames).Draw(t, "name")}}}
+	}
+	namespaces := func() *policy.Namespaces {
+		n := rapid.SampledFrom([]*policy.Namespaces{nil, {Allow: []string{}}, {Allow: []string{"app"}}, {Allow: []string{"d*"}, Deny: []string{"app"}}, {Deny: []string{"a*"}}, {Deny: []string{"dev"}}, {Allow: []string{"*"}}}).Draw(t, "namespaces")
+		return n
+	}
+	var all []policy.Policy
+	for i := range rapid.IntRange(0, 2).Draw(t, "policies") {
+		p := policy.Policy{Name: fmt.Sprint("p", i), Export: namespaces(), Route: namespaces(),
+			Clusters: rapid.SampledFrom([]*policy.Clusters{nil, {Names: []string{"east"}}, {Names: []string{"*st"}, Selector: "region=eu"}, {Selector: "network"}}).Draw(t, "clusters")}
+		if p.Check() == nil {
+			all = append(all, p)
+		}
+	}
+	return step{policies: &all}
 }
 
 func drawStep(t *rapid.T) step {
+	if rapid.IntRange(0, 9).Draw(t, "policy") == 0 {
+		return drawPolicy(t)
+	}
 	if rapid.IntRange(0, 4).Draw(t, "rich") == 0 {
 		return drawRichStep(t)
 	}
@@ -206,6 +235,18 @@ func applySteps(t interface{ Fatal(...any) }, b *federation.Builder, steps []ste
 			e.SetCluster(*s.member)
 			continue
 		}
+		if s.refused != nil {
+			e.Refuse(s.refused.Cluster, s.refused.Ref, s.refused.Why)
+			continue
+		}
+		if s.policies != nil {
+			set, err := policy.Compile(*s.policies)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.SetPolicies(set)
+			continue
+		}
 		if err := e.Apply(*s.change); err != nil {
 			t.Fatal(err)
 		}
@@ -237,6 +278,9 @@ func TestUpdateEqualsResolve(t *testing.T) {
 				c := rapid.SampledFrom(b.Snapshot().Clusters()).Draw(t, "draining")
 				c.Drained = rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "drained")
 				steps = []step{{member: &c}}
+			}
+			if rapid.IntRange(0, 5).Draw(t, "administrators") == 0 { // so does what clusters may
+				steps = []step{drawPolicy(t)}
 			}
 			snap, changed := applySteps(t, b, steps)
 			before := dump(res)
@@ -301,6 +345,10 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			switch {
 			case s.member != nil:
 				final[string(s.member.ID)] = s
+			case s.refused != nil:
+				final["refused "+s.refused.Ref.String()+"@"+string(s.refused.Cluster)] = s
+			case s.policies != nil:
+				final["policies"] = s
 			case s.change.Object != nil:
 				final[s.change.Ref.String()+"@"+string(s.change.Cluster)] = s
 			}
@@ -355,7 +403,7 @@ func TestCountsAreEnough(t *testing.T) {
 		steps = slices.DeleteFunc(steps, func(s step) bool { return s.member != nil && s.member.Meta.Network != networks[s.member.ID] })
 		with := asBytes(t, Resolve(local, snapshotOf(t, steps)))
 		for i, s := range steps {
-			if s.member != nil || s.change.Object == nil || s.change.Cluster == local {
+			if s.change == nil || s.change.Object == nil || s.change.Cluster == local {
 				continue
 			}
 			slice, ok := s.change.Object.Value.(*cluster.EndpointSlice)

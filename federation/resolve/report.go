@@ -15,6 +15,8 @@ const (
 	// ConditionFederated is on routes that other clusters follow too.
 	ConditionFederated = "Federated"
 	ReasonFederated    = "Federated"
+	// ReasonNotAllowedByPolicy: the administrators' policy keeps it from other clusters.
+	ReasonNotAllowedByPolicy = "NotAllowedByPolicy"
 	// ReasonConflicted is GEP-1294's name; Gateway API has no constant for it.
 	ReasonConflicted = "Conflicted"
 	// ReasonInvalidBackendTLSPolicy is on routes (ResolvedRefs) whose backend has to be

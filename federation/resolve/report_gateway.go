@@ -75,6 +75,10 @@ func (r *reader) reportGateway(g *gatewayView, all []*placed, sets []*setView, j
 	default:
 		add(gatewayv1.GatewayConditionResolvedRefs, true, gatewayv1.GatewayReasonResolvedRefs, "")
 	}
+	if why := r.refused(g.obj); why != "" && r.wouldCross(g.obj) {
+		add(ConditionFederated, false, ReasonNotAllowedByPolicy, why)
+		sortConditions(rep.Conditions)
+	}
 	return rep
 }
 

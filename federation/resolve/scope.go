@@ -23,11 +23,16 @@ func Crosses(snap *federation.Snapshot, o *cluster.Object) bool {
 }
 
 func (r *reader) crosses(o *cluster.Object) bool {
+	if _, gateway := o.Value.(*gatewayv1.Gateway); !gateway && staysHome(o) || r.refused(o) != "" {
+		return false
+	}
+	return r.wouldCross(o)
+}
+
+// wouldCross is crosses without a word of the administrators' policy on o itself.
+func (r *reader) wouldCross(o *cluster.Object) bool {
 	if g, ok := o.Value.(*gatewayv1.Gateway); ok {
 		return string(g.Spec.GatewayClassName) == cluster.ClassClusterset && r.ourClass(o.Cluster, cluster.ClassClusterset)
-	}
-	if staysHome(o) {
-		return false
 	}
 	for _, ref := range federation.ParentRefs(o) {
 		ns, kind := parentNamespace(o, ref), federation.ParentKind(ref)
@@ -52,6 +57,25 @@ func (r *reader) crosses(o *cluster.Object) bool {
 		}
 	}
 	return false
+}
+
+// refused tells why the administrators' policy keeps an object from other
+// clusters; empty if it doesn't.
+func (r *reader) refused(o *cluster.Object) string {
+	r.note(federation.KeyNamed(o.Kind, o.Namespace, o.Name))
+	return r.snap.Refused(o)
+}
+
+// Refused tells why the administrators' policy keeps an export, route, Gateway or
+// ListenerSet from other clusters; empty if it doesn't, or if the object would not
+// reach them anyway.
+func Refused(snap *federation.Snapshot, o *cluster.Object) string {
+	r := newReader(o.Cluster, snap)
+	why := r.refused(o)
+	if why == "" || o.Kind != cluster.KindServiceExport && (staysHome(o) || !r.wouldCross(o)) {
+		return ""
+	}
+	return why
 }
 
 // staysHome: causeway.dev/scope: cluster.
@@ -118,6 +142,10 @@ func (r *reader) follow(id cluster.ID, copies []*cluster.Object) *cluster.Object
 func (r *reader) federatedCondition(o *cluster.Object) *metav1.Condition {
 	if staysHome(o) {
 		return nil
+	}
+	if why := r.refused(o); why != "" && r.wouldCross(o) {
+		c := condition(ConditionFederated, false, ReasonNotAllowedByPolicy, why)
+		return &c
 	}
 	var copies []*cluster.Object
 	cross := false
@@ -199,16 +227,5 @@ func (r *reader) runsHere(g *cluster.Object) (bool, error) {
 	if !known {
 		return false, nil
 	}
-	return sel.Matches(clusterLabels(c)), nil
-}
-
-// clusterLabels are what causeway.dev/clusters selects by.
-func clusterLabels(c federation.Cluster) labels.Set {
-	s := labels.Set{"name": string(c.ID)}
-	for k, v := range map[string]string{"region": c.Meta.Region, "zone": c.Meta.Zone, "network": c.Meta.Network} {
-		if v != "" {
-			s[k] = v
-		}
-	}
-	return s
+	return sel.Matches(c.Labels()), nil
 }

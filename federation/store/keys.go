@@ -10,6 +10,7 @@ import (
 //	/causeway/v1/clusters/<cluster>/<section>/<name>[/<name>...]
 //	/causeway/v1/policy/<name>[/<name>...]
 //	/causeway/v1/policy/drain/<cluster>
+//	/causeway/v1/policy/rules/<policy>
 //
 // A cluster's agents write below ClusterPrefix(cluster) alone; the policy is the
 // administrators'. How many names a key of a section has, and what they mean, is
@@ -86,6 +87,15 @@ func DrainKey(cluster string) (string, error) {
 	}
 	return PolicyKey(PolicyDrain, cluster)
 }
+
+// PolicyRules is the first name of the policy's keys that say what clusters may.
+const PolicyRules = "rules"
+
+// RulesPrefix is the prefix of those keys.
+const RulesPrefix = PolicyPrefix + PolicyRules + "/"
+
+// RulesKey returns the key of a policy about clusters.
+func RulesKey(name string) (string, error) { return PolicyKey(PolicyRules, name) }
 
 func errLabel(cluster string) error {
 	return fmt.Errorf("cluster %.80q is not a DNS label (lower-case letters, digits and '-', at most 63): %w", cluster, ErrInvalid)

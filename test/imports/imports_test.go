@@ -26,18 +26,19 @@ var layers = []struct {
 	{"api/causeway/v1", nil},
 	{"federation/store/...", []string{"federation/store/..."}},
 	{"federation/gossip", []string{"cluster", "cluster/identity"}},
-	{"federation/record", []string{"api/causeway/v1", "cluster", "federation", "federation/store"}},
-	{"federation", []string{"cluster", "federation/record", "federation/store"}},
+	{"federation/policy", []string{"api/causeway/v1"}},
+	{"federation/record", []string{"api/causeway/v1", "cluster", "federation", "federation/policy", "federation/store"}},
+	{"federation", []string{"cluster", "federation/policy", "federation/record", "federation/store"}},
 	{"federation/resolve", []string{"cluster", "cluster/parameters", "federation/..."}},
 	{"federation/...", []string{"api/causeway/v1", "cluster", "federation/..."}},
 	{"xds/translate", []string{"cluster", "federation/resolve"}},
 	{"xds/translate/translatetest", []string{"federation/resolve", "xds/translate"}},
 	{"xds/...", []string{"cluster", "xds/..."}},
 	{"api/query", []string{"api/causeway/v1", "cluster", "cluster/identity", "federation/...", "xds/translate", "xds/server"}},
-	{"api/admin", []string{"api/causeway/v1", "api/query", "cluster", "cluster/identity", "federation/record", "federation/store"}},
+	{"api/admin", []string{"api/causeway/v1", "api/query", "cluster", "cluster/identity", "federation/policy", "federation/record", "federation/store"}},
 	{"deploy/oci", nil},
 	{"deploy/images", []string{"deploy/oci", "xds/envoy"}},
-	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "cluster/workload/echo", "federation/explain", "federation/resolve"}}, // names of sources and hosts are parsed in one place
+	{"cmd/causeway/client", []string{"api/causeway/v1", "cluster", "cluster/identity", "cluster/workload/echo", "federation/explain", "federation/policy", "federation/resolve"}}, // names of sources and hosts are parsed in one place
 }
 
 // foreign lists outside modules that only some trees may see.

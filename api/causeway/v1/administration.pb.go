@@ -25,6 +25,335 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PolicyOutcome is what an ApplyPolicies did.
+type PolicyOutcome int32
+
+const (
+	PolicyOutcome_POLICY_OUTCOME_UNSPECIFIED PolicyOutcome = 0
+	PolicyOutcome_POLICY_OUTCOME_CREATED     PolicyOutcome = 1
+	PolicyOutcome_POLICY_OUTCOME_CHANGED     PolicyOutcome = 2
+	PolicyOutcome_POLICY_OUTCOME_UNCHANGED   PolicyOutcome = 3
+)
+
+// Enum value maps for PolicyOutcome.
+var (
+	PolicyOutcome_name = map[int32]string{
+		0: "POLICY_OUTCOME_UNSPECIFIED",
+		1: "POLICY_OUTCOME_CREATED",
+		2: "POLICY_OUTCOME_CHANGED",
+		3: "POLICY_OUTCOME_UNCHANGED",
+	}
+	PolicyOutcome_value = map[string]int32{
+		"POLICY_OUTCOME_UNSPECIFIED": 0,
+		"POLICY_OUTCOME_CREATED":     1,
+		"POLICY_OUTCOME_CHANGED":     2,
+		"POLICY_OUTCOME_UNCHANGED":   3,
+	}
+)
+
+func (x PolicyOutcome) Enum() *PolicyOutcome {
+	p := new(PolicyOutcome)
+	*p = x
+	return p
+}
+
+func (x PolicyOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PolicyOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_causeway_v1_administration_proto_enumTypes[0].Descriptor()
+}
+
+func (PolicyOutcome) Type() protoreflect.EnumType {
+	return &file_causeway_v1_administration_proto_enumTypes[0]
+}
+
+func (x PolicyOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PolicyOutcome.Descriptor instead.
+func (PolicyOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{0}
+}
+
+type ListPoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{0}
+}
+
+type ListPoliciesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policies      []*ClusterPolicy       `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesResponse) Reset() {
+	*x = ListPoliciesResponse{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesResponse) ProtoMessage() {}
+
+func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListPoliciesResponse) GetPolicies() []*ClusterPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ListPoliciesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type ApplyPoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 100.
+	Policies      []*ClusterPolicy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPoliciesRequest) Reset() {
+	*x = ApplyPoliciesRequest{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPoliciesRequest) ProtoMessage() {}
+
+func (x *ApplyPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ApplyPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApplyPoliciesRequest) GetPolicies() []*ClusterPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+type ApplyPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of each, in the order of the request.
+	Outcomes []PolicyOutcome `protobuf:"varint,1,rep,packed,name=outcomes,proto3,enum=causeway.v1.PolicyOutcome" json:"outcomes,omitempty"`
+	// The store revision at which all of it holds.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPoliciesResponse) Reset() {
+	*x = ApplyPoliciesResponse{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPoliciesResponse) ProtoMessage() {}
+
+func (x *ApplyPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ApplyPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ApplyPoliciesResponse) GetOutcomes() []PolicyOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *ApplyPoliciesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type DeletePoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 100.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePoliciesRequest) Reset() {
+	*x = DeletePoliciesRequest{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePoliciesRequest) ProtoMessage() {}
+
+func (x *DeletePoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePoliciesRequest.ProtoReflect.Descriptor instead.
+func (*DeletePoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeletePoliciesRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+type DeletePoliciesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePoliciesResponse) Reset() {
+	*x = DeletePoliciesResponse{}
+	mi := &file_causeway_v1_administration_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePoliciesResponse) ProtoMessage() {}
+
+func (x *DeletePoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_administration_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePoliciesResponse.ProtoReflect.Descriptor instead.
+func (*DeletePoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeletePoliciesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type DrainClusterRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -36,7 +365,7 @@ type DrainClusterRequest struct {
 
 func (x *DrainClusterRequest) Reset() {
 	*x = DrainClusterRequest{}
-	mi := &file_causeway_v1_administration_proto_msgTypes[0]
+	mi := &file_causeway_v1_administration_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +377,7 @@ func (x *DrainClusterRequest) String() string {
 func (*DrainClusterRequest) ProtoMessage() {}
 
 func (x *DrainClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_administration_proto_msgTypes[0]
+	mi := &file_causeway_v1_administration_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +390,7 @@ func (x *DrainClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainClusterRequest.ProtoReflect.Descriptor instead.
 func (*DrainClusterRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{0}
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DrainClusterRequest) GetCluster() string {
@@ -89,7 +418,7 @@ type DrainClusterResponse struct {
 
 func (x *DrainClusterResponse) Reset() {
 	*x = DrainClusterResponse{}
-	mi := &file_causeway_v1_administration_proto_msgTypes[1]
+	mi := &file_causeway_v1_administration_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +430,7 @@ func (x *DrainClusterResponse) String() string {
 func (*DrainClusterResponse) ProtoMessage() {}
 
 func (x *DrainClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_administration_proto_msgTypes[1]
+	mi := &file_causeway_v1_administration_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +443,7 @@ func (x *DrainClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainClusterResponse.ProtoReflect.Descriptor instead.
 func (*DrainClusterResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{1}
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DrainClusterResponse) GetDrain() *ClusterDrain {
@@ -142,7 +471,7 @@ type UndrainClusterRequest struct {
 
 func (x *UndrainClusterRequest) Reset() {
 	*x = UndrainClusterRequest{}
-	mi := &file_causeway_v1_administration_proto_msgTypes[2]
+	mi := &file_causeway_v1_administration_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -154,7 +483,7 @@ func (x *UndrainClusterRequest) String() string {
 func (*UndrainClusterRequest) ProtoMessage() {}
 
 func (x *UndrainClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_administration_proto_msgTypes[2]
+	mi := &file_causeway_v1_administration_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -167,7 +496,7 @@ func (x *UndrainClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainClusterRequest.ProtoReflect.Descriptor instead.
 func (*UndrainClusterRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{2}
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UndrainClusterRequest) GetCluster() string {
@@ -194,7 +523,7 @@ type UndrainClusterResponse struct {
 
 func (x *UndrainClusterResponse) Reset() {
 	*x = UndrainClusterResponse{}
-	mi := &file_causeway_v1_administration_proto_msgTypes[3]
+	mi := &file_causeway_v1_administration_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +535,7 @@ func (x *UndrainClusterResponse) String() string {
 func (*UndrainClusterResponse) ProtoMessage() {}
 
 func (x *UndrainClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_administration_proto_msgTypes[3]
+	mi := &file_causeway_v1_administration_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +548,7 @@ func (x *UndrainClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainClusterResponse.ProtoReflect.Descriptor instead.
 func (*UndrainClusterResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{3}
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UndrainClusterResponse) GetDrain() *ClusterDrain {
@@ -251,7 +580,7 @@ type ClusterDrain struct {
 
 func (x *ClusterDrain) Reset() {
 	*x = ClusterDrain{}
-	mi := &file_causeway_v1_administration_proto_msgTypes[4]
+	mi := &file_causeway_v1_administration_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -263,7 +592,7 @@ func (x *ClusterDrain) String() string {
 func (*ClusterDrain) ProtoMessage() {}
 
 func (x *ClusterDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_administration_proto_msgTypes[4]
+	mi := &file_causeway_v1_administration_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -276,7 +605,7 @@ func (x *ClusterDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterDrain.ProtoReflect.Descriptor instead.
 func (*ClusterDrain) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{4}
+	return file_causeway_v1_administration_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClusterDrain) GetCluster() string {
@@ -318,7 +647,20 @@ var File_causeway_v1_administration_proto protoreflect.FileDescriptor
 
 const file_causeway_v1_administration_proto_rawDesc = "" +
 	"\n" +
-	" causeway/v1/administration.proto\x12\vcauseway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n" +
+	" causeway/v1/administration.proto\x12\vcauseway.v1\x1a\x17causeway/v1/store.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x13ListPoliciesRequest\"j\n" +
+	"\x14ListPoliciesResponse\x126\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x1a.causeway.v1.ClusterPolicyR\bpolicies\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"N\n" +
+	"\x14ApplyPoliciesRequest\x126\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x1a.causeway.v1.ClusterPolicyR\bpolicies\"k\n" +
+	"\x15ApplyPoliciesResponse\x126\n" +
+	"\boutcomes\x18\x01 \x03(\x0e2\x1a.causeway.v1.PolicyOutcomeR\boutcomes\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"-\n" +
+	"\x15DeletePoliciesRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"4\n" +
+	"\x16DeletePoliciesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"^\n" +
 	"\x13DrainClusterRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12-\n" +
 	"\x04over\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04over\"c\n" +
@@ -336,10 +678,18 @@ const file_causeway_v1_administration_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\x05R\x04from\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x05R\x06target\x124\n" +
 	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12.\n" +
-	"\x04ends\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends2\xc0\x01\n" +
+	"\x04ends\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends*\x85\x01\n" +
+	"\rPolicyOutcome\x12\x1e\n" +
+	"\x1aPOLICY_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16POLICY_OUTCOME_CREATED\x10\x01\x12\x1a\n" +
+	"\x16POLICY_OUTCOME_CHANGED\x10\x02\x12\x1c\n" +
+	"\x18POLICY_OUTCOME_UNCHANGED\x10\x032\xc8\x03\n" +
 	"\x0eAdministration\x12S\n" +
 	"\fDrainCluster\x12 .causeway.v1.DrainClusterRequest\x1a!.causeway.v1.DrainClusterResponse\x12Y\n" +
-	"\x0eUndrainCluster\x12\".causeway.v1.UndrainClusterRequest\x1a#.causeway.v1.UndrainClusterResponseB>Z<github.com/causeway-mesh/causeway/api/causeway/v1;causewayv1b\x06proto3"
+	"\x0eUndrainCluster\x12\".causeway.v1.UndrainClusterRequest\x1a#.causeway.v1.UndrainClusterResponse\x12S\n" +
+	"\fListPolicies\x12 .causeway.v1.ListPoliciesRequest\x1a!.causeway.v1.ListPoliciesResponse\x12V\n" +
+	"\rApplyPolicies\x12!.causeway.v1.ApplyPoliciesRequest\x1a\".causeway.v1.ApplyPoliciesResponse\x12Y\n" +
+	"\x0eDeletePolicies\x12\".causeway.v1.DeletePoliciesRequest\x1a#.causeway.v1.DeletePoliciesResponseB>Z<github.com/causeway-mesh/causeway/api/causeway/v1;causewayv1b\x06proto3"
 
 var (
 	file_causeway_v1_administration_proto_rawDescOnce sync.Once
@@ -353,32 +703,50 @@ func file_causeway_v1_administration_proto_rawDescGZIP() []byte {
 	return file_causeway_v1_administration_proto_rawDescData
 }
 
-var file_causeway_v1_administration_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_causeway_v1_administration_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_causeway_v1_administration_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_causeway_v1_administration_proto_goTypes = []any{
-	(*DrainClusterRequest)(nil),    // 0: causeway.v1.DrainClusterRequest
-	(*DrainClusterResponse)(nil),   // 1: causeway.v1.DrainClusterResponse
-	(*UndrainClusterRequest)(nil),  // 2: causeway.v1.UndrainClusterRequest
-	(*UndrainClusterResponse)(nil), // 3: causeway.v1.UndrainClusterResponse
-	(*ClusterDrain)(nil),           // 4: causeway.v1.ClusterDrain
-	(*durationpb.Duration)(nil),    // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 6: google.protobuf.Timestamp
+	(PolicyOutcome)(0),             // 0: causeway.v1.PolicyOutcome
+	(*ListPoliciesRequest)(nil),    // 1: causeway.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 2: causeway.v1.ListPoliciesResponse
+	(*ApplyPoliciesRequest)(nil),   // 3: causeway.v1.ApplyPoliciesRequest
+	(*ApplyPoliciesResponse)(nil),  // 4: causeway.v1.ApplyPoliciesResponse
+	(*DeletePoliciesRequest)(nil),  // 5: causeway.v1.DeletePoliciesRequest
+	(*DeletePoliciesResponse)(nil), // 6: causeway.v1.DeletePoliciesResponse
+	(*DrainClusterRequest)(nil),    // 7: causeway.v1.DrainClusterRequest
+	(*DrainClusterResponse)(nil),   // 8: causeway.v1.DrainClusterResponse
+	(*UndrainClusterRequest)(nil),  // 9: causeway.v1.UndrainClusterRequest
+	(*UndrainClusterResponse)(nil), // 10: causeway.v1.UndrainClusterResponse
+	(*ClusterDrain)(nil),           // 11: causeway.v1.ClusterDrain
+	(*ClusterPolicy)(nil),          // 12: causeway.v1.ClusterPolicy
+	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 }
 var file_causeway_v1_administration_proto_depIdxs = []int32{
-	5, // 0: causeway.v1.DrainClusterRequest.over:type_name -> google.protobuf.Duration
-	4, // 1: causeway.v1.DrainClusterResponse.drain:type_name -> causeway.v1.ClusterDrain
-	5, // 2: causeway.v1.UndrainClusterRequest.over:type_name -> google.protobuf.Duration
-	4, // 3: causeway.v1.UndrainClusterResponse.drain:type_name -> causeway.v1.ClusterDrain
-	6, // 4: causeway.v1.ClusterDrain.started:type_name -> google.protobuf.Timestamp
-	6, // 5: causeway.v1.ClusterDrain.ends:type_name -> google.protobuf.Timestamp
-	0, // 6: causeway.v1.Administration.DrainCluster:input_type -> causeway.v1.DrainClusterRequest
-	2, // 7: causeway.v1.Administration.UndrainCluster:input_type -> causeway.v1.UndrainClusterRequest
-	1, // 8: causeway.v1.Administration.DrainCluster:output_type -> causeway.v1.DrainClusterResponse
-	3, // 9: causeway.v1.Administration.UndrainCluster:output_type -> causeway.v1.UndrainClusterResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	12, // 0: causeway.v1.ListPoliciesResponse.policies:type_name -> causeway.v1.ClusterPolicy
+	12, // 1: causeway.v1.ApplyPoliciesRequest.policies:type_name -> causeway.v1.ClusterPolicy
+	0,  // 2: causeway.v1.ApplyPoliciesResponse.outcomes:type_name -> causeway.v1.PolicyOutcome
+	13, // 3: causeway.v1.DrainClusterRequest.over:type_name -> google.protobuf.Duration
+	11, // 4: causeway.v1.DrainClusterResponse.drain:type_name -> causeway.v1.ClusterDrain
+	13, // 5: causeway.v1.UndrainClusterRequest.over:type_name -> google.protobuf.Duration
+	11, // 6: causeway.v1.UndrainClusterResponse.drain:type_name -> causeway.v1.ClusterDrain
+	14, // 7: causeway.v1.ClusterDrain.started:type_name -> google.protobuf.Timestamp
+	14, // 8: causeway.v1.ClusterDrain.ends:type_name -> google.protobuf.Timestamp
+	7,  // 9: causeway.v1.Administration.DrainCluster:input_type -> causeway.v1.DrainClusterRequest
+	9,  // 10: causeway.v1.Administration.UndrainCluster:input_type -> causeway.v1.UndrainClusterRequest
+	1,  // 11: causeway.v1.Administration.ListPolicies:input_type -> causeway.v1.ListPoliciesRequest
+	3,  // 12: causeway.v1.Administration.ApplyPolicies:input_type -> causeway.v1.ApplyPoliciesRequest
+	5,  // 13: causeway.v1.Administration.DeletePolicies:input_type -> causeway.v1.DeletePoliciesRequest
+	8,  // 14: causeway.v1.Administration.DrainCluster:output_type -> causeway.v1.DrainClusterResponse
+	10, // 15: causeway.v1.Administration.UndrainCluster:output_type -> causeway.v1.UndrainClusterResponse
+	2,  // 16: causeway.v1.Administration.ListPolicies:output_type -> causeway.v1.ListPoliciesResponse
+	4,  // 17: causeway.v1.Administration.ApplyPolicies:output_type -> causeway.v1.ApplyPoliciesResponse
+	6,  // 18: causeway.v1.Administration.DeletePolicies:output_type -> causeway.v1.DeletePoliciesResponse
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_administration_proto_init() }
@@ -386,18 +754,20 @@ func file_causeway_v1_administration_proto_init() {
 	if File_causeway_v1_administration_proto != nil {
 		return
 	}
+	file_causeway_v1_store_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_administration_proto_rawDesc), len(file_causeway_v1_administration_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   5,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_causeway_v1_administration_proto_goTypes,
 		DependencyIndexes: file_causeway_v1_administration_proto_depIdxs,
+		EnumInfos:         file_causeway_v1_administration_proto_enumTypes,
 		MessageInfos:      file_causeway_v1_administration_proto_msgTypes,
 	}.Build()
 	File_causeway_v1_administration_proto = out.File

@@ -23,6 +23,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Administration_DrainCluster_FullMethodName   = "/causeway.v1.Administration/DrainCluster"
 	Administration_UndrainCluster_FullMethodName = "/causeway.v1.Administration/UndrainCluster"
+	Administration_ListPolicies_FullMethodName   = "/causeway.v1.Administration/ListPolicies"
+	Administration_ApplyPolicies_FullMethodName  = "/causeway.v1.Administration/ApplyPolicies"
+	Administration_DeletePolicies_FullMethodName = "/causeway.v1.Administration/DeletePolicies"
 )
 
 // AdministrationClient is the client API for Administration service.
@@ -44,6 +47,13 @@ type AdministrationClient interface {
 	DrainCluster(ctx context.Context, in *DrainClusterRequest, opts ...grpc.CallOption) (*DrainClusterResponse, error)
 	// UndrainCluster gives a cluster back what DrainCluster took, evenly over time.
 	UndrainCluster(ctx context.Context, in *UndrainClusterRequest, opts ...grpc.CallOption) (*UndrainClusterResponse, error)
+	// ListPolicies gives all policies about clusters, by name.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// ApplyPolicies makes policies, or replaces those of their names: all or none.
+	ApplyPolicies(ctx context.Context, in *ApplyPoliciesRequest, opts ...grpc.CallOption) (*ApplyPoliciesResponse, error)
+	// DeletePolicies removes policies: all or none. NOT_FOUND names those that are
+	// not there.
+	DeletePolicies(ctx context.Context, in *DeletePoliciesRequest, opts ...grpc.CallOption) (*DeletePoliciesResponse, error)
 }
 
 type administrationClient struct {
@@ -74,6 +84,36 @@ func (c *administrationClient) UndrainCluster(ctx context.Context, in *UndrainCl
 	return out, nil
 }
 
+func (c *administrationClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoliciesResponse)
+	err := c.cc.Invoke(ctx, Administration_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *administrationClient) ApplyPolicies(ctx context.Context, in *ApplyPoliciesRequest, opts ...grpc.CallOption) (*ApplyPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyPoliciesResponse)
+	err := c.cc.Invoke(ctx, Administration_ApplyPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *administrationClient) DeletePolicies(ctx context.Context, in *DeletePoliciesRequest, opts ...grpc.CallOption) (*DeletePoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePoliciesResponse)
+	err := c.cc.Invoke(ctx, Administration_DeletePolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdministrationServer is the server API for Administration service.
 // All implementations must embed UnimplementedAdministrationServer
 // for forward compatibility.
@@ -93,6 +133,13 @@ type AdministrationServer interface {
 	DrainCluster(context.Context, *DrainClusterRequest) (*DrainClusterResponse, error)
 	// UndrainCluster gives a cluster back what DrainCluster took, evenly over time.
 	UndrainCluster(context.Context, *UndrainClusterRequest) (*UndrainClusterResponse, error)
+	// ListPolicies gives all policies about clusters, by name.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// ApplyPolicies makes policies, or replaces those of their names: all or none.
+	ApplyPolicies(context.Context, *ApplyPoliciesRequest) (*ApplyPoliciesResponse, error)
+	// DeletePolicies removes policies: all or none. NOT_FOUND names those that are
+	// not there.
+	DeletePolicies(context.Context, *DeletePoliciesRequest) (*DeletePoliciesResponse, error)
 	mustEmbedUnimplementedAdministrationServer()
 }
 
@@ -108,6 +155,15 @@ func (UnimplementedAdministrationServer) DrainCluster(context.Context, *DrainClu
 }
 func (UnimplementedAdministrationServer) UndrainCluster(context.Context, *UndrainClusterRequest) (*UndrainClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UndrainCluster not implemented")
+}
+func (UnimplementedAdministrationServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedAdministrationServer) ApplyPolicies(context.Context, *ApplyPoliciesRequest) (*ApplyPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyPolicies not implemented")
+}
+func (UnimplementedAdministrationServer) DeletePolicies(context.Context, *DeletePoliciesRequest) (*DeletePoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePolicies not implemented")
 }
 func (UnimplementedAdministrationServer) mustEmbedUnimplementedAdministrationServer() {}
 func (UnimplementedAdministrationServer) testEmbeddedByValue()                        {}
@@ -166,6 +222,60 @@ func _Administration_UndrainCluster_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Administration_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdministrationServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Administration_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdministrationServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Administration_ApplyPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdministrationServer).ApplyPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Administration_ApplyPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdministrationServer).ApplyPolicies(ctx, req.(*ApplyPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Administration_DeletePolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdministrationServer).DeletePolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Administration_DeletePolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdministrationServer).DeletePolicies(ctx, req.(*DeletePoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Administration_ServiceDesc is the grpc.ServiceDesc for Administration service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -180,6 +290,18 @@ var Administration_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UndrainCluster",
 			Handler:    _Administration_UndrainCluster_Handler,
+		},
+		{
+			MethodName: "ListPolicies",
+			Handler:    _Administration_ListPolicies_Handler,
+		},
+		{
+			MethodName: "ApplyPolicies",
+			Handler:    _Administration_ApplyPolicies_Handler,
+		},
+		{
+			MethodName: "DeletePolicies",
+			Handler:    _Administration_DeletePolicies_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -4058,9 +4058,11 @@ type ExplainResponse struct {
 	Method   string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
 	Url      string                 `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`
 	// Why the request reaches nothing at all; hop is absent then.
-	Problem       string     `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
-	Hop           *Hop       `protobuf:"bytes,6,opt,name=hop,proto3" json:"hop,omitempty"`
-	Staleness     *Staleness `protobuf:"bytes,7,opt,name=staleness,proto3" json:"staleness,omitempty"`
+	Problem   string     `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	Hop       *Hop       `protobuf:"bytes,6,opt,name=hop,proto3" json:"hop,omitempty"`
+	Staleness *Staleness `protobuf:"bytes,7,opt,name=staleness,proto3" json:"staleness,omitempty"`
+	// What the administrators' policy keeps out of this answer.
+	Withheld      []*Withheld `protobuf:"bytes,8,rep,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4144,6 +4146,77 @@ func (x *ExplainResponse) GetStaleness() *Staleness {
 	return nil
 }
 
+func (x *ExplainResponse) GetWithheld() []*Withheld {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+// Withheld is an object that would have a part in what becomes of a request, did
+// the administrators' policy not keep it from other clusters than its own.
+type Withheld struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "ServiceExport/ns/name".
+	Object  string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Which policy, and what to do.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withheld) Reset() {
+	*x = Withheld{}
+	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withheld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withheld) ProtoMessage() {}
+
+func (x *Withheld) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withheld.ProtoReflect.Descriptor instead.
+func (*Withheld) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Withheld) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Withheld) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Withheld) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all types.
@@ -4156,7 +4229,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	mi := &file_causeway_v1_federation_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4241,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[43]
+	mi := &file_causeway_v1_federation_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4254,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{43}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchRequest) GetTypes() []WatchType {
@@ -4217,7 +4290,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[44]
+	mi := &file_causeway_v1_federation_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4302,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[44]
+	mi := &file_causeway_v1_federation_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4315,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{44}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchResponse) GetEvent() EventType {
@@ -4372,7 +4445,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[45]
+	mi := &file_causeway_v1_federation_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4384,7 +4457,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[45]
+	mi := &file_causeway_v1_federation_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4397,7 +4470,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{45}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetStatusRequest) GetWait() *durationpb.Duration {
@@ -4424,7 +4497,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_causeway_v1_federation_proto_msgTypes[46]
+	mi := &file_causeway_v1_federation_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4436,7 +4509,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_federation_proto_msgTypes[46]
+	mi := &file_causeway_v1_federation_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4449,7 +4522,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{46}
+	return file_causeway_v1_federation_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetStatusResponse) GetReady() bool {
@@ -4796,7 +4869,7 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fnewest_revision\x18\x02 \x01(\x03R\x0enewestRevision\x128\n" +
 	"\tconfirmed\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tconfirmed\x128\n" +
-	"\bclusters\x18\x04 \x03(\v2\x1c.causeway.v1.InvolvedClusterR\bclusters\"\xf8\x01\n" +
+	"\bclusters\x18\x04 \x03(\v2\x1c.causeway.v1.InvolvedClusterR\bclusters\"\xab\x02\n" +
 	"\x0fExplainResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12+\n" +
 	"\x06source\x18\x02 \x01(\v2\x13.causeway.v1.SourceR\x06source\x12\x16\n" +
@@ -4804,7 +4877,12 @@ const file_causeway_v1_federation_proto_rawDesc = "" +
 	"\x03url\x18\x04 \x01(\tR\x03url\x12\x18\n" +
 	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\"\n" +
 	"\x03hop\x18\x06 \x01(\v2\x10.causeway.v1.HopR\x03hop\x124\n" +
-	"\tstaleness\x18\a \x01(\v2\x16.causeway.v1.StalenessR\tstaleness\"i\n" +
+	"\tstaleness\x18\a \x01(\v2\x16.causeway.v1.StalenessR\tstaleness\x121\n" +
+	"\bwithheld\x18\b \x03(\v2\x15.causeway.v1.WithheldR\bwithheld\"T\n" +
+	"\bWithheld\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"i\n" +
 	"\fWatchRequest\x12,\n" +
 	"\x05types\x18\x01 \x03(\x0e2\x16.causeway.v1.WatchTypeR\x05types\x12+\n" +
 	"\x06filter\x18\x02 \x01(\v2\x13.causeway.v1.FilterR\x06filter\"\x91\x03\n" +
@@ -4888,7 +4966,7 @@ func file_causeway_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_causeway_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_causeway_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_causeway_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_causeway_v1_federation_proto_goTypes = []any{
 	(Liveness)(0),                      // 0: causeway.v1.Liveness
 	(RouteRole)(0),                     // 1: causeway.v1.RouteRole
@@ -4939,19 +5017,20 @@ var file_causeway_v1_federation_proto_goTypes = []any{
 	(*InvolvedCluster)(nil),            // 46: causeway.v1.InvolvedCluster
 	(*Staleness)(nil),                  // 47: causeway.v1.Staleness
 	(*ExplainResponse)(nil),            // 48: causeway.v1.ExplainResponse
-	(*WatchRequest)(nil),               // 49: causeway.v1.WatchRequest
-	(*WatchResponse)(nil),              // 50: causeway.v1.WatchResponse
-	(*GetStatusRequest)(nil),           // 51: causeway.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 52: causeway.v1.GetStatusResponse
-	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
+	(*Withheld)(nil),                   // 49: causeway.v1.Withheld
+	(*WatchRequest)(nil),               // 50: causeway.v1.WatchRequest
+	(*WatchResponse)(nil),              // 51: causeway.v1.WatchResponse
+	(*GetStatusRequest)(nil),           // 52: causeway.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 53: causeway.v1.GetStatusResponse
+	(*timestamppb.Timestamp)(nil),      // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
 }
 var file_causeway_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: causeway.v1.Cluster.liveness:type_name -> causeway.v1.Liveness
 	7,  // 1: causeway.v1.ListClustersRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 2: causeway.v1.ListClustersRequest.page:type_name -> causeway.v1.Page
 	9,  // 3: causeway.v1.ListClustersResponse.clusters:type_name -> causeway.v1.Cluster
-	53, // 4: causeway.v1.Exporter.created:type_name -> google.protobuf.Timestamp
+	54, // 4: causeway.v1.Exporter.created:type_name -> google.protobuf.Timestamp
 	8,  // 5: causeway.v1.Exporter.conditions:type_name -> causeway.v1.Condition
 	12, // 6: causeway.v1.ServiceImport.ports:type_name -> causeway.v1.ImportPort
 	13, // 7: causeway.v1.ServiceImport.exporters:type_name -> causeway.v1.Exporter
@@ -4965,7 +5044,7 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	18, // 15: causeway.v1.Route.parents:type_name -> causeway.v1.RouteParent
 	8,  // 16: causeway.v1.Route.conditions:type_name -> causeway.v1.Condition
 	19, // 17: causeway.v1.Route.uses:type_name -> causeway.v1.RouteUse
-	53, // 18: causeway.v1.Route.created:type_name -> google.protobuf.Timestamp
+	54, // 18: causeway.v1.Route.created:type_name -> google.protobuf.Timestamp
 	7,  // 19: causeway.v1.ListRoutesRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 20: causeway.v1.ListRoutesRequest.page:type_name -> causeway.v1.Page
 	20, // 21: causeway.v1.ListRoutesResponse.routes:type_name -> causeway.v1.Route
@@ -4973,13 +5052,13 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	7,  // 23: causeway.v1.ListEndpointsRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 24: causeway.v1.ListEndpointsRequest.page:type_name -> causeway.v1.Page
 	24, // 25: causeway.v1.ListEndpointsResponse.endpoints:type_name -> causeway.v1.BackendEndpoint
-	53, // 26: causeway.v1.Rejection.time:type_name -> google.protobuf.Timestamp
+	54, // 26: causeway.v1.Rejection.time:type_name -> google.protobuf.Timestamp
 	17, // 27: causeway.v1.ProxyListener.target:type_name -> causeway.v1.ObjectRef
 	2,  // 28: causeway.v1.Proxy.role:type_name -> causeway.v1.ProxyRole
-	53, // 29: causeway.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
+	54, // 29: causeway.v1.Proxy.connected_since:type_name -> google.protobuf.Timestamp
 	28, // 30: causeway.v1.Proxy.types:type_name -> causeway.v1.ProxyType
 	27, // 31: causeway.v1.Proxy.rejections:type_name -> causeway.v1.Rejection
-	54, // 32: causeway.v1.Proxy.lag:type_name -> google.protobuf.Duration
+	55, // 32: causeway.v1.Proxy.lag:type_name -> google.protobuf.Duration
 	29, // 33: causeway.v1.Proxy.listeners:type_name -> causeway.v1.ProxyListener
 	7,  // 34: causeway.v1.ListProxiesRequest.filter:type_name -> causeway.v1.Filter
 	6,  // 35: causeway.v1.ListProxiesRequest.page:type_name -> causeway.v1.Page
@@ -4995,8 +5074,8 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	3,  // 45: causeway.v1.Hop.group:type_name -> causeway.v1.RouteGroup
 	40, // 46: causeway.v1.Hop.rules:type_name -> causeway.v1.RuleVerdict
 	40, // 47: causeway.v1.Hop.forward:type_name -> causeway.v1.RuleVerdict
-	54, // 48: causeway.v1.Hop.request_timeout:type_name -> google.protobuf.Duration
-	54, // 49: causeway.v1.Hop.backend_timeout:type_name -> google.protobuf.Duration
+	55, // 48: causeway.v1.Hop.request_timeout:type_name -> google.protobuf.Duration
+	55, // 49: causeway.v1.Hop.backend_timeout:type_name -> google.protobuf.Duration
 	42, // 50: causeway.v1.Hop.branches:type_name -> causeway.v1.Branch
 	23, // 51: causeway.v1.Branch.backend:type_name -> causeway.v1.Backend
 	43, // 52: causeway.v1.Branch.mirrors:type_name -> causeway.v1.Mirror
@@ -5006,46 +5085,47 @@ var file_causeway_v1_federation_proto_depIdxs = []int32{
 	44, // 56: causeway.v1.Mirror.groups:type_name -> causeway.v1.DestinationGroup
 	45, // 57: causeway.v1.DestinationGroup.endpoints:type_name -> causeway.v1.DestinationEndpoint
 	0,  // 58: causeway.v1.InvolvedCluster.liveness:type_name -> causeway.v1.Liveness
-	53, // 59: causeway.v1.Staleness.confirmed:type_name -> google.protobuf.Timestamp
+	54, // 59: causeway.v1.Staleness.confirmed:type_name -> google.protobuf.Timestamp
 	46, // 60: causeway.v1.Staleness.clusters:type_name -> causeway.v1.InvolvedCluster
 	36, // 61: causeway.v1.ExplainResponse.source:type_name -> causeway.v1.Source
 	41, // 62: causeway.v1.ExplainResponse.hop:type_name -> causeway.v1.Hop
 	47, // 63: causeway.v1.ExplainResponse.staleness:type_name -> causeway.v1.Staleness
-	4,  // 64: causeway.v1.WatchRequest.types:type_name -> causeway.v1.WatchType
-	7,  // 65: causeway.v1.WatchRequest.filter:type_name -> causeway.v1.Filter
-	5,  // 66: causeway.v1.WatchResponse.event:type_name -> causeway.v1.EventType
-	9,  // 67: causeway.v1.WatchResponse.cluster:type_name -> causeway.v1.Cluster
-	14, // 68: causeway.v1.WatchResponse.import:type_name -> causeway.v1.ServiceImport
-	20, // 69: causeway.v1.WatchResponse.route:type_name -> causeway.v1.Route
-	24, // 70: causeway.v1.WatchResponse.endpoint:type_name -> causeway.v1.BackendEndpoint
-	30, // 71: causeway.v1.WatchResponse.proxy:type_name -> causeway.v1.Proxy
-	33, // 72: causeway.v1.WatchResponse.problem:type_name -> causeway.v1.Problem
-	54, // 73: causeway.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
-	33, // 74: causeway.v1.GetStatusResponse.problems:type_name -> causeway.v1.Problem
-	9,  // 75: causeway.v1.GetStatusResponse.clusters:type_name -> causeway.v1.Cluster
-	10, // 76: causeway.v1.Federation.ListClusters:input_type -> causeway.v1.ListClustersRequest
-	15, // 77: causeway.v1.Federation.ListServiceImports:input_type -> causeway.v1.ListServiceImportsRequest
-	21, // 78: causeway.v1.Federation.ListRoutes:input_type -> causeway.v1.ListRoutesRequest
-	25, // 79: causeway.v1.Federation.ListEndpoints:input_type -> causeway.v1.ListEndpointsRequest
-	39, // 80: causeway.v1.Federation.Explain:input_type -> causeway.v1.ExplainRequest
-	31, // 81: causeway.v1.Federation.ListProxies:input_type -> causeway.v1.ListProxiesRequest
-	34, // 82: causeway.v1.Federation.ListProblems:input_type -> causeway.v1.ListProblemsRequest
-	49, // 83: causeway.v1.Federation.Watch:input_type -> causeway.v1.WatchRequest
-	51, // 84: causeway.v1.Federation.GetStatus:input_type -> causeway.v1.GetStatusRequest
-	11, // 85: causeway.v1.Federation.ListClusters:output_type -> causeway.v1.ListClustersResponse
-	16, // 86: causeway.v1.Federation.ListServiceImports:output_type -> causeway.v1.ListServiceImportsResponse
-	22, // 87: causeway.v1.Federation.ListRoutes:output_type -> causeway.v1.ListRoutesResponse
-	26, // 88: causeway.v1.Federation.ListEndpoints:output_type -> causeway.v1.ListEndpointsResponse
-	48, // 89: causeway.v1.Federation.Explain:output_type -> causeway.v1.ExplainResponse
-	32, // 90: causeway.v1.Federation.ListProxies:output_type -> causeway.v1.ListProxiesResponse
-	35, // 91: causeway.v1.Federation.ListProblems:output_type -> causeway.v1.ListProblemsResponse
-	50, // 92: causeway.v1.Federation.Watch:output_type -> causeway.v1.WatchResponse
-	52, // 93: causeway.v1.Federation.GetStatus:output_type -> causeway.v1.GetStatusResponse
-	85, // [85:94] is the sub-list for method output_type
-	76, // [76:85] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	49, // 64: causeway.v1.ExplainResponse.withheld:type_name -> causeway.v1.Withheld
+	4,  // 65: causeway.v1.WatchRequest.types:type_name -> causeway.v1.WatchType
+	7,  // 66: causeway.v1.WatchRequest.filter:type_name -> causeway.v1.Filter
+	5,  // 67: causeway.v1.WatchResponse.event:type_name -> causeway.v1.EventType
+	9,  // 68: causeway.v1.WatchResponse.cluster:type_name -> causeway.v1.Cluster
+	14, // 69: causeway.v1.WatchResponse.import:type_name -> causeway.v1.ServiceImport
+	20, // 70: causeway.v1.WatchResponse.route:type_name -> causeway.v1.Route
+	24, // 71: causeway.v1.WatchResponse.endpoint:type_name -> causeway.v1.BackendEndpoint
+	30, // 72: causeway.v1.WatchResponse.proxy:type_name -> causeway.v1.Proxy
+	33, // 73: causeway.v1.WatchResponse.problem:type_name -> causeway.v1.Problem
+	55, // 74: causeway.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
+	33, // 75: causeway.v1.GetStatusResponse.problems:type_name -> causeway.v1.Problem
+	9,  // 76: causeway.v1.GetStatusResponse.clusters:type_name -> causeway.v1.Cluster
+	10, // 77: causeway.v1.Federation.ListClusters:input_type -> causeway.v1.ListClustersRequest
+	15, // 78: causeway.v1.Federation.ListServiceImports:input_type -> causeway.v1.ListServiceImportsRequest
+	21, // 79: causeway.v1.Federation.ListRoutes:input_type -> causeway.v1.ListRoutesRequest
+	25, // 80: causeway.v1.Federation.ListEndpoints:input_type -> causeway.v1.ListEndpointsRequest
+	39, // 81: causeway.v1.Federation.Explain:input_type -> causeway.v1.ExplainRequest
+	31, // 82: causeway.v1.Federation.ListProxies:input_type -> causeway.v1.ListProxiesRequest
+	34, // 83: causeway.v1.Federation.ListProblems:input_type -> causeway.v1.ListProblemsRequest
+	50, // 84: causeway.v1.Federation.Watch:input_type -> causeway.v1.WatchRequest
+	52, // 85: causeway.v1.Federation.GetStatus:input_type -> causeway.v1.GetStatusRequest
+	11, // 86: causeway.v1.Federation.ListClusters:output_type -> causeway.v1.ListClustersResponse
+	16, // 87: causeway.v1.Federation.ListServiceImports:output_type -> causeway.v1.ListServiceImportsResponse
+	22, // 88: causeway.v1.Federation.ListRoutes:output_type -> causeway.v1.ListRoutesResponse
+	26, // 89: causeway.v1.Federation.ListEndpoints:output_type -> causeway.v1.ListEndpointsResponse
+	48, // 90: causeway.v1.Federation.Explain:output_type -> causeway.v1.ExplainResponse
+	32, // 91: causeway.v1.Federation.ListProxies:output_type -> causeway.v1.ListProxiesResponse
+	35, // 92: causeway.v1.Federation.ListProblems:output_type -> causeway.v1.ListProblemsResponse
+	51, // 93: causeway.v1.Federation.Watch:output_type -> causeway.v1.WatchResponse
+	53, // 94: causeway.v1.Federation.GetStatus:output_type -> causeway.v1.GetStatusResponse
+	86, // [86:95] is the sub-list for method output_type
+	77, // [77:86] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_federation_proto_init() }
@@ -5058,7 +5138,7 @@ func file_causeway_v1_federation_proto_init() {
 		(*Source_Namespace)(nil),
 		(*Source_Gateway)(nil),
 	}
-	file_causeway_v1_federation_proto_msgTypes[44].OneofWrappers = []any{
+	file_causeway_v1_federation_proto_msgTypes[45].OneofWrappers = []any{
 		(*WatchResponse_Cluster)(nil),
 		(*WatchResponse_Import)(nil),
 		(*WatchResponse_Route)(nil),
@@ -5072,7 +5152,7 @@ func file_causeway_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_federation_proto_rawDesc), len(file_causeway_v1_federation_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

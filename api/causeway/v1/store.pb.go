@@ -781,6 +781,89 @@ func (x *Drain) GetOver() int64 {
 	return 0
 }
 
+// ClusterPolicy is what the administrators allow clusters, at
+// /causeway/v1/policy/rules/<name>. Package federation/policy says what it means.
+// A part that is absent says nothing.
+type ClusterPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the key: a DNS label.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whom it is about; absent: all.
+	Clusters *ClusterPolicy_Clusters `protobuf:"bytes,2,opt,name=clusters,proto3" json:"clusters,omitempty"`
+	// ServiceExports.
+	Export *ClusterPolicy_Namespaces `protobuf:"bytes,3,opt,name=export,proto3" json:"export,omitempty"`
+	// Routes, Gateways and ListenerSets that would reach other clusters.
+	Route         *ClusterPolicy_Namespaces `protobuf:"bytes,4,opt,name=route,proto3" json:"route,omitempty"`
+	Quota         *ClusterPolicy_Quota      `protobuf:"bytes,5,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy) Reset() {
+	*x = ClusterPolicy{}
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy) ProtoMessage() {}
+
+func (x *ClusterPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ClusterPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClusterPolicy) GetClusters() *ClusterPolicy_Clusters {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+func (x *ClusterPolicy) GetExport() *ClusterPolicy_Namespaces {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
+func (x *ClusterPolicy) GetRoute() *ClusterPolicy_Namespaces {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+func (x *ClusterPolicy) GetQuota() *ClusterPolicy_Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
 // Copy is what an agent or hub keeps on disk of the store, to start from while
 // the store is away.
 type Copy struct {
@@ -794,7 +877,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +889,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +902,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Copy) GetRevision() int64 {
@@ -850,7 +933,7 @@ type CopyEntry struct {
 
 func (x *CopyEntry) Reset() {
 	*x = CopyEntry{}
-	mi := &file_causeway_v1_store_proto_msgTypes[11]
+	mi := &file_causeway_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +945,7 @@ func (x *CopyEntry) String() string {
 func (*CopyEntry) ProtoMessage() {}
 
 func (x *CopyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[11]
+	mi := &file_causeway_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +958,7 @@ func (x *CopyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyEntry.ProtoReflect.Descriptor instead.
 func (*CopyEntry) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CopyEntry) GetKey() string {
@@ -911,6 +994,216 @@ func (x *CopyEntry) GetLeased() bool {
 		return x.Leased
 	}
 	return false
+}
+
+// Clusters selects clusters; where both are given, both must hold.
+type ClusterPolicy_Clusters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names, or patterns in which "*" stands for any characters; none: any.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// A label selector over name, region, zone and network; empty: any.
+	Selector      string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy_Clusters) Reset() {
+	*x = ClusterPolicy_Clusters{}
+	mi := &file_causeway_v1_store_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy_Clusters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy_Clusters) ProtoMessage() {}
+
+func (x *ClusterPolicy_Clusters) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy_Clusters.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy_Clusters) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 0}
+}
+
+func (x *ClusterPolicy_Clusters) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ClusterPolicy_Clusters) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+// Namespaces are what may be done with which.
+type ClusterPolicy_Namespaces struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that is allowed, save what another policy allows. Absent: no list; there
+	// and empty: nothing.
+	Allow *ClusterPolicy_Patterns `protobuf:"bytes,1,opt,name=allow,proto3" json:"allow,omitempty"`
+	// What is refused, whoever allows it.
+	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy_Namespaces) Reset() {
+	*x = ClusterPolicy_Namespaces{}
+	mi := &file_causeway_v1_store_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy_Namespaces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy_Namespaces) ProtoMessage() {}
+
+func (x *ClusterPolicy_Namespaces) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy_Namespaces.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy_Namespaces) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 1}
+}
+
+func (x *ClusterPolicy_Namespaces) GetAllow() *ClusterPolicy_Patterns {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *ClusterPolicy_Namespaces) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+// Patterns are names, or patterns in which "*" stands for any characters.
+type ClusterPolicy_Patterns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Patterns      []string               `protobuf:"bytes,1,rep,name=patterns,proto3" json:"patterns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy_Patterns) Reset() {
+	*x = ClusterPolicy_Patterns{}
+	mi := &file_causeway_v1_store_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy_Patterns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy_Patterns) ProtoMessage() {}
+
+func (x *ClusterPolicy_Patterns) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy_Patterns.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy_Patterns) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 2}
+}
+
+func (x *ClusterPolicy_Patterns) GetPatterns() []string {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+// Quota bounds what of a cluster's records is used, the oldest first.
+type ClusterPolicy_Quota struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Objects *int64                 `protobuf:"varint,1,opt,name=objects,proto3,oneof" json:"objects,omitempty"`
+	// Of keys and values.
+	Bytes         *int64 `protobuf:"varint,2,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy_Quota) Reset() {
+	*x = ClusterPolicy_Quota{}
+	mi := &file_causeway_v1_store_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy_Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy_Quota) ProtoMessage() {}
+
+func (x *ClusterPolicy_Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy_Quota.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy_Quota) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 3}
+}
+
+func (x *ClusterPolicy_Quota) GetObjects() int64 {
+	if x != nil && x.Objects != nil {
+		return *x.Objects
+	}
+	return 0
+}
+
+func (x *ClusterPolicy_Quota) GetBytes() int64 {
+	if x != nil && x.Bytes != nil {
+		return *x.Bytes
+	}
+	return 0
 }
 
 var File_causeway_v1_store_proto protoreflect.FileDescriptor
@@ -972,7 +1265,28 @@ const file_causeway_v1_store_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\rR\x04from\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\rR\x06target\x12\x18\n" +
 	"\astarted\x18\x04 \x01(\x03R\astarted\x12\x12\n" +
-	"\x04over\x18\x05 \x01(\x03R\x04over\"T\n" +
+	"\x04over\x18\x05 \x01(\x03R\x04over\"\xb4\x04\n" +
+	"\rClusterPolicy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
+	"\bclusters\x18\x02 \x01(\v2#.causeway.v1.ClusterPolicy.ClustersR\bclusters\x12=\n" +
+	"\x06export\x18\x03 \x01(\v2%.causeway.v1.ClusterPolicy.NamespacesR\x06export\x12;\n" +
+	"\x05route\x18\x04 \x01(\v2%.causeway.v1.ClusterPolicy.NamespacesR\x05route\x126\n" +
+	"\x05quota\x18\x05 \x01(\v2 .causeway.v1.ClusterPolicy.QuotaR\x05quota\x1a<\n" +
+	"\bClusters\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1a\n" +
+	"\bselector\x18\x02 \x01(\tR\bselector\x1a[\n" +
+	"\n" +
+	"Namespaces\x129\n" +
+	"\x05allow\x18\x01 \x01(\v2#.causeway.v1.ClusterPolicy.PatternsR\x05allow\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04deny\x1a&\n" +
+	"\bPatterns\x12\x1a\n" +
+	"\bpatterns\x18\x01 \x03(\tR\bpatterns\x1aW\n" +
+	"\x05Quota\x12\x1d\n" +
+	"\aobjects\x18\x01 \x01(\x03H\x00R\aobjects\x88\x01\x01\x12\x19\n" +
+	"\x05bytes\x18\x02 \x01(\x03H\x01R\x05bytes\x88\x01\x01B\n" +
+	"\n" +
+	"\b_objectsB\b\n" +
+	"\x06_bytes\"T\n" +
 	"\x04Copy\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x120\n" +
 	"\aentries\x18\x02 \x03(\v2\x16.causeway.v1.CopyEntryR\aentries\"\x97\x01\n" +
@@ -995,31 +1309,41 @@ func file_causeway_v1_store_proto_rawDescGZIP() []byte {
 	return file_causeway_v1_store_proto_rawDescData
 }
 
-var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_causeway_v1_store_proto_goTypes = []any{
-	(*Meta)(nil),            // 0: causeway.v1.Meta
-	(*Trust)(nil),           // 1: causeway.v1.Trust
-	(*Alive)(nil),           // 2: causeway.v1.Alive
-	(*Object)(nil),          // 3: causeway.v1.Object
-	(*ExportedService)(nil), // 4: causeway.v1.ExportedService
-	(*EndpointSlice)(nil),   // 5: causeway.v1.EndpointSlice
-	(*EndpointCounts)(nil),  // 6: causeway.v1.EndpointCounts
-	(*EndpointPort)(nil),    // 7: causeway.v1.EndpointPort
-	(*Endpoint)(nil),        // 8: causeway.v1.Endpoint
-	(*Drain)(nil),           // 9: causeway.v1.Drain
-	(*Copy)(nil),            // 10: causeway.v1.Copy
-	(*CopyEntry)(nil),       // 11: causeway.v1.CopyEntry
+	(*Meta)(nil),                     // 0: causeway.v1.Meta
+	(*Trust)(nil),                    // 1: causeway.v1.Trust
+	(*Alive)(nil),                    // 2: causeway.v1.Alive
+	(*Object)(nil),                   // 3: causeway.v1.Object
+	(*ExportedService)(nil),          // 4: causeway.v1.ExportedService
+	(*EndpointSlice)(nil),            // 5: causeway.v1.EndpointSlice
+	(*EndpointCounts)(nil),           // 6: causeway.v1.EndpointCounts
+	(*EndpointPort)(nil),             // 7: causeway.v1.EndpointPort
+	(*Endpoint)(nil),                 // 8: causeway.v1.Endpoint
+	(*Drain)(nil),                    // 9: causeway.v1.Drain
+	(*ClusterPolicy)(nil),            // 10: causeway.v1.ClusterPolicy
+	(*Copy)(nil),                     // 11: causeway.v1.Copy
+	(*CopyEntry)(nil),                // 12: causeway.v1.CopyEntry
+	(*ClusterPolicy_Clusters)(nil),   // 13: causeway.v1.ClusterPolicy.Clusters
+	(*ClusterPolicy_Namespaces)(nil), // 14: causeway.v1.ClusterPolicy.Namespaces
+	(*ClusterPolicy_Patterns)(nil),   // 15: causeway.v1.ClusterPolicy.Patterns
+	(*ClusterPolicy_Quota)(nil),      // 16: causeway.v1.ClusterPolicy.Quota
 }
 var file_causeway_v1_store_proto_depIdxs = []int32{
 	7,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
 	8,  // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
 	6,  // 2: causeway.v1.EndpointSlice.counts:type_name -> causeway.v1.EndpointCounts
-	11, // 3: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	13, // 3: causeway.v1.ClusterPolicy.clusters:type_name -> causeway.v1.ClusterPolicy.Clusters
+	14, // 4: causeway.v1.ClusterPolicy.export:type_name -> causeway.v1.ClusterPolicy.Namespaces
+	14, // 5: causeway.v1.ClusterPolicy.route:type_name -> causeway.v1.ClusterPolicy.Namespaces
+	16, // 6: causeway.v1.ClusterPolicy.quota:type_name -> causeway.v1.ClusterPolicy.Quota
+	12, // 7: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
+	15, // 8: causeway.v1.ClusterPolicy.Namespaces.allow:type_name -> causeway.v1.ClusterPolicy.Patterns
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_causeway_v1_store_proto_init() }
@@ -1027,13 +1351,14 @@ func file_causeway_v1_store_proto_init() {
 	if File_causeway_v1_store_proto != nil {
 		return
 	}
+	file_causeway_v1_store_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_store_proto_rawDesc), len(file_causeway_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

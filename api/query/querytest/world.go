@@ -162,6 +162,7 @@ func (w *World) knownTo(id cluster.ID, s *federation.Snapshot) *federation.Snaps
 		}
 	}
 	e.SetTrust(s.Trust())
+	e.SetPolicies(s.Policies())
 	e.SetRevision(s.Revision)
 	known, _ := e.Commit()
 	return known

@@ -26,5 +26,5 @@ func Commands(cfg Config) []*cobra.Command {
 	if cfg.Getenv == nil {
 		cfg.Getenv = os.Getenv
 	}
-	return []*cobra.Command{newGet(cfg), newExplain(cfg), newStatus(cfg), newRequest(cfg), newCluster(cfg), newFault(cfg)}
+	return []*cobra.Command{newGet(cfg), newExplain(cfg), newStatus(cfg), newRequest(cfg), newCluster(cfg), newPolicy(cfg), newFault(cfg)}
 }

@@ -97,6 +97,13 @@ func printExplanation(w io.Writer, e *causewayv1.ExplainResponse, verbose bool, 
 	if e.GetHop() != nil {
 		p.hop(0, e.GetHop())
 	}
+	for i, w := range e.GetWithheld() {
+		if i == 0 {
+			p.line(0, "")
+			p.line(0, "Kept out by the administrators' policy:")
+		}
+		p.line(1, "%s of cluster %s: %s", w.GetObject(), w.GetCluster(), w.GetReason())
+	}
 	p.line(0, "")
 	p.staleness(e.GetStaleness(), now)
 	return p.err

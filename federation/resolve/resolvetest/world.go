@@ -5,7 +5,8 @@
 // A world is a set of files: meta.yaml says of each cluster its region, zone,
 // network and crossing gateways; <cluster>.yaml holds the cluster's objects as
 // Kubernetes manifests; health.yaml, if it is there, the liveness of clusters
-// that are not alive; drain.yaml the percentage of those that are drained. The kind Pods, which exists here alone, is a short way to
+// that are not alive; drain.yaml the percentage of those that are drained; policy.yaml
+// the administrators' policies. The kind Pods, which exists here alone, is a short way to
 // write an EndpointSlice: it names the Service that stands before it and how many
 // endpoints are ready, notReady and terminating; counted: true leaves their
 // addresses out, as a cluster does that shares its network with no other.
@@ -31,6 +32,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/policy"
 )
 
 // AnnotationRevision gives an object its seniority in a test. Without it,
@@ -86,6 +88,7 @@ func Files(t testing.TB, files map[string][]byte) *federation.Snapshot {
 type World struct {
 	Clusters []federation.Cluster // sorted
 	Objects  []*cluster.Object
+	Policies *policy.Set // nil: none
 }
 
 // Snapshot makes one of the world.
@@ -104,6 +107,7 @@ func (w World) Put(t testing.TB, to *federation.Edit) {
 	for _, c := range w.Clusters {
 		to.SetCluster(c)
 	}
+	to.SetPolicies(w.Policies)
 	for _, o := range w.Objects {
 		if err := to.Apply(federation.Change{Cluster: o.Cluster, Ref: o.Ref, Object: o}); err != nil {
 			t.Fatal(err)
@@ -128,6 +132,15 @@ func Read(t testing.TB, files map[string][]byte) World {
 	}
 	sort.Strings(ids)
 	var w World
+	if raw, ok := files["policy.yaml"]; ok {
+		policies, err := policy.Parse(raw)
+		if err != nil {
+			t.Fatalf("policy.yaml: %v", err)
+		}
+		if w.Policies, err = policy.Compile(policies); err != nil {
+			t.Fatalf("policy.yaml: %v", err)
+		}
+	}
 	for i, id := range ids {
 		m := metas[id]
 		h := federation.Health{Liveness: federation.Alive}
