@@ -64,7 +64,7 @@ var ours = map[string][]string{
 	"parent":   {string(gatewayv1.RouteConditionAccepted), string(gatewayv1.RouteConditionResolvedRefs), string(gatewayv1.RouteConditionPartiallyInvalid), "Federated"},
 	"ancestor": {string(gatewayv1.PolicyConditionAccepted), string(gatewayv1.BackendTLSPolicyConditionResolvedRefs)},
 	"gateway": {string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.GatewayConditionResolvedRefs),
-		string(gatewayv1.GatewayConditionInsecureFrontendValidationMode)},
+		string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), "Federated"},
 	"listener": {string(gatewayv1.ListenerConditionAccepted), string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
 		string(gatewayv1.ListenerConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs)},
 	"set":    {string(gatewayv1.ListenerSetConditionAccepted), string(gatewayv1.ListenerSetConditionProgrammed), "Federated"},
