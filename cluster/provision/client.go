@@ -120,7 +120,7 @@ func kindOf(o metav1.Object) string {
 
 // apply writes an object by server-side apply: what it says is ours, the rest is left. have
 // is what it goes over, nil for nothing; if there is something else by now it fails with a
-// conflict. It gives what the API server made of it.
+// conflict, and so it does if o names a resourceVersion that isn't the object's any more. It gives what the API server made of it.
 func (c *client) apply(ctx context.Context, o, have metav1.Object, version string) (metav1.Object, error) {
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
@@ -131,9 +131,6 @@ func (c *client) apply(ctx context.Context, o, have metav1.Object, version strin
 	u := &unstructured.Unstructured{Object: m}
 	if have != nil {
 		u.SetUID(have.GetUID())
-		if _, ok := have.(*appsv1.Deployment); ok {
-			u.SetResourceVersion(have.GetResourceVersion()) // the replicas that it repeats may be somebody else's
-		}
 	}
 	data, err := json.Marshal(u)
 	if err != nil {

@@ -186,6 +186,10 @@ func (in *gatewayInput) objects() []metav1.Object {
 		o.SetAnnotations(a)
 		if d, ok := o.(*appsv1.Deployment); ok {
 			d.Spec.Replicas = in.replicas()
+			if have := in.have.Deployment; have != nil {
+				// The replicas that it repeats may be others by the time it is written.
+				d.ResourceVersion = have.ResourceVersion
+			}
 		}
 	}
 	return list
