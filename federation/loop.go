@@ -391,8 +391,12 @@ func (l *Loop) note(in input, out merged) {
 	if out.leases != nil {
 		l.setLeases(out.leases)
 	}
-	if l.saver != nil && out.records != nil && (in.list == nil || !in.list.copied) && !l.State().Copied {
-		l.saver.offer(*out.records)
+	if l.saver != nil && out.records != nil {
+		if in.list != nil && in.list.copied || l.State().Copied {
+			l.saver.miss()
+		} else {
+			l.saver.offer(*out.records)
+		}
 	}
 	for i, p := range out.news {
 		if i == maxLogged {

@@ -69,6 +69,7 @@ type merged struct {
 type storeState struct {
 	records  *iradix.Tree[store.KV]
 	revision int64
+	changed  map[string]struct{} // the keys that differ from those before; read-only
 }
 
 func newMerger(local cluster.ID) *merger {
@@ -92,7 +93,7 @@ func (m *merger) merge(in input) merged {
 		out.snapshot, out.changes = e.Commit()
 	}
 	if len(dirty) > 0 || in.list != nil {
-		out.records = &storeState{m.records, m.revision}
+		out.records = &storeState{m.records, m.revision, dirty}
 		out.leases = m.leases()
 	}
 	out.problems, out.news = m.problems.settle()

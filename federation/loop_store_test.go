@@ -1,6 +1,7 @@
 package federation_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -224,9 +225,70 @@ func TestCopyOnDisk(t *testing.T) {
 	})
 }
 
+// Changes are added to the copy, which is written anew when more was added than it has,
+// or when somebody else has changed it. A crash while it is written costs no more than that.
+func TestCopyGrows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.copy")
+	synctest.Test(t, func(t *testing.T) {
+		mem := newMemory(t)
+		commit(t, mem, putMeta(t, "west", "r"), putRoute(t, "west", "first", "/"))
+		r := startLoop(t, federation.LoopConfig{Local: "east", Store: mem, CopyPath: path})
+		r.deliver(true, ownRoute)
+		read := func() []byte {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+		whole := read()
+		commit(t, mem, putRoute(t, "west", "second", "/"), store.Delete(store.ClustersPrefix+"west/routes/httproute/app/first"))
+		added := read()
+		if !bytes.HasPrefix(added, whole) || len(added) == len(whole) {
+			t.Errorf("%d bytes, then %d that don't begin with them", len(whole), len(added))
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		commit(t, mem, putRoute(t, "west", "third", "/"))
+		if anew := read(); bytes.HasPrefix(anew, whole) {
+			t.Error("what somebody else wrote was added to")
+		}
+		size := len(read())
+		for i := 0; ; i++ {
+			commit(t, mem, putRoute(t, "west", "third", "/"+strings.Repeat("x", 500+i%7)), putRoute(t, "west", fmt.Sprint("n", i%100), "/"+strings.Repeat("y", 900)))
+			now := len(read())
+			if now < size {
+				break
+			}
+			if size = now; size > 4<<20 {
+				t.Fatalf("%d bytes, and it was not written anew", size)
+			}
+		}
+		commit(t, mem, putRoute(t, "west", "last", "/"))
+		tail := read()
+		r.stop()
+		if err := os.WriteFile(path, tail[:len(tail)-1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mem.SetAvailable(false)
+		r = startLoop(t, federation.LoopConfig{Local: "east", Store: mem, CopyPath: path})
+		r.deliver(true, ownRoute)
+		time.Sleep(time.Minute)
+		s := r.Snapshot()
+		if got := fmt.Sprint(has(s, "first"), has(s, "second"), has(s, "third"), has(s, "last")); got != "[] [west] [west] []" {
+			t.Errorf("from a copy without its end: %s", got)
+		}
+		r.stop()
+	})
+}
+
 // A copy that is damaged, and none at all, leave the local cluster alone.
 func TestBadCopy(t *testing.T) {
-	for name, content := range map[string]string{"none": "", "garbage": "garbage", "cut": "causeway store copy 1\n0123"} {
+	for name, content := range map[string]string{"none": "", "garbage": "garbage", "cut": "causeway store copy 2\n0123"} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.copy")
 			if content != "" {

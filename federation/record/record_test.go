@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -344,32 +345,59 @@ func dump(objects []*cluster.Object) (s string) {
 	return s
 }
 
-// A copy on disk comes back as it was; cut or changed anywhere it is refused.
+// A copy on disk comes back as it was, with what was added; cut or changed anywhere,
+// what comes before that is what comes back.
 func TestCopy(t *testing.T) {
-	kvs := []store.KV{
-		{Key: "/causeway/v1/clusters/a/meta/cluster", Value: []byte("x"), CreateRevision: 2, ModRevision: 4},
-		{Key: "/causeway/v1/clusters/a/alive/n", Value: []byte("y"), CreateRevision: 3, ModRevision: 3, Leased: true},
+	meta := store.KV{Key: "/causeway/v1/clusters/a/meta/cluster", Value: []byte("x"), CreateRevision: 2, ModRevision: 4}
+	alive := store.KV{Key: "/causeway/v1/clusters/a/alive/n", Value: []byte("y"), CreateRevision: 3, ModRevision: 3, Leased: true}
+	large := store.KV{Key: "/causeway/v1/clusters/a/routes/r", Value: make([]byte, record.MaxValueBytes), CreateRevision: 11, ModRevision: 11}
+	larger := large
+	larger.Key += "2"
+	back := alive
+	back.CreateRevision, back.ModRevision = 14, 14
+	var b bytes.Buffer
+	ends := []int{}
+	for i, c := range []record.CopyChange{
+		{Revision: 9, Put: slices.Values([]store.KV{meta, alive})},
+		{Revision: 12, Put: slices.Values([]store.KV{large, larger}), Removed: slices.Values([]string{alive.Key})},
+		{Revision: 14, Put: slices.Values([]store.KV{back}), Removed: slices.Values([]string{large.Key, larger.Key})},
+	} {
+		write, before := record.AppendCopy, b.Len()
+		if i == 0 {
+			write = record.WriteCopy
+		}
+		if n, err := write(&b, c); err != nil || int(n) != b.Len()-before {
+			t.Fatalf("%d bytes written, %d told, %v", b.Len()-before, n, err)
+		}
+		ends = append(ends, b.Len())
 	}
-	data, err := record.EncodeCopy(9, slices.Values(kvs), 1<<20)
-	if err != nil {
-		t.Fatal(err)
+	revisions := []int64{9, 12, 14}
+	want := [][]store.KV{{meta, alive}, {meta, large, larger}, {meta, back}}
+	check := func(data []byte, steps int, whole bool, what string, at int) {
+		t.Helper()
+		rev, got, cut, err := record.ReadCopy(bytes.NewReader(data), 1<<30)
+		switch {
+		case steps == 0 && err == nil:
+			t.Fatalf("%s %d, and it was taken", what, at)
+		case steps > 0 && (err != nil || rev != revisions[steps-1] || !reflect.DeepEqual(got, want[steps-1]) || (cut == nil) != whole):
+			t.Fatalf("%s %d: revision %d with %d records, cut: %v, %v", what, at, rev, len(got), cut, err)
+		}
 	}
-	rev, got, err := record.DecodeCopy(data)
-	if err != nil || rev != 9 || !reflect.DeepEqual(got, kvs) {
-		t.Fatalf("came back as %d, %+v, %v", rev, got, err)
+	for i := range ends {
+		check(b.Bytes()[:ends[i]], i+1, true, "whole up to", i)
 	}
-	for i := range data {
-		broken := slices.Clone(data)
+	for i := range b.Len() {
+		if i%9 > 0 || i > ends[0]+200 && i < ends[1]-200 { // two megabytes of zeros
+			continue
+		}
+		steps := len(ends) - len(slices.DeleteFunc(slices.Clone(ends), func(end int) bool { return end <= i }))
+		check(b.Bytes()[:i], steps, slices.Contains(ends, i), "cut at", i)
+		broken := slices.Clone(b.Bytes())
 		broken[i] ^= 0x10
-		if _, _, err := record.DecodeCopy(broken); err == nil {
-			t.Fatalf("byte %d changed, and it was taken", i)
-		}
-		if _, _, err := record.DecodeCopy(data[:i]); err == nil {
-			t.Fatalf("cut at %d, and it was taken", i)
-		}
+		check(broken, steps, false, "changed byte", i)
 	}
-	if _, err := record.EncodeCopy(9, slices.Values(kvs), 10); err == nil {
-		t.Error("larger than its limit, and it was made")
+	if _, _, _, err := record.ReadCopy(&b, 10); err == nil {
+		t.Error("larger than its limit, and it was taken")
 	}
 }
 

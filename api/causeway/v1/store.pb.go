@@ -864,13 +864,19 @@ func (x *ClusterPolicy) GetQuota() *ClusterPolicy_Quota {
 	return nil
 }
 
-// Copy is what an agent or hub keeps on disk of the store, to start from while
-// the store is away.
+// Copy is a piece of what an agent or hub keeps on disk of the store, to start from
+// while the store is away: first the pieces of a whole, then one for each time that
+// changes were added.
 type Copy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision of which it is.
-	Revision      int64        `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Entries       []*CopyEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Keys that there are, with their values.
+	Entries []*CopyEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// Keys that there are no more.
+	Removed []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	// More pieces follow before the revision is complete.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -917,6 +923,20 @@ func (x *Copy) GetEntries() []*CopyEntry {
 		return x.Entries
 	}
 	return nil
+}
+
+func (x *Copy) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Copy) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // CopyEntry is one key of a Copy.
@@ -1286,10 +1306,12 @@ const file_causeway_v1_store_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03H\x01R\x05bytes\x88\x01\x01B\n" +
 	"\n" +
 	"\b_objectsB\b\n" +
-	"\x06_bytes\"T\n" +
+	"\x06_bytes\"\x82\x01\n" +
 	"\x04Copy\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x120\n" +
-	"\aentries\x18\x02 \x03(\v2\x16.causeway.v1.CopyEntryR\aentries\"\x97\x01\n" +
+	"\aentries\x18\x02 \x03(\v2\x16.causeway.v1.CopyEntryR\aentries\x12\x18\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x97\x01\n" +
 	"\tCopyEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12'\n" +
