@@ -166,6 +166,8 @@ func (c *Config) memberlistConfig(name string, transport *transport, logger *lim
 	// A member that comes back elsewhere (a new pod, a new port) takes its name
 	// again as soon as its former self is found dead.
 	m.DeadNodeReclaimTime = time.Millisecond
+	// Packets are a few hundred bytes: a compressor for each takes more than it saves.
+	m.EnableCompression = false
 	m.SecretKey = c.Key.bytes()
 	m.GossipVerifyIncoming, m.GossipVerifyOutgoing = true, true
 	m.DelegateProtocolMin, m.DelegateProtocolMax, m.DelegateProtocolVersion = codecVersion, codecVersion, codecVersion
