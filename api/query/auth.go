@@ -18,6 +18,8 @@ type Caller struct {
 	Name string
 	// Identity is that of the client certificate; zero for other credentials.
 	Identity identity.Identity
+	// Bearer is who a token speaks for; nil for certificates.
+	Bearer *Bearer
 }
 
 // Scope is what a caller may see. It is asked for every row; any goroutine may
@@ -43,6 +45,15 @@ func (o OneCluster) Sees(id cluster.ID, namespace string) bool {
 	return namespace == "" || id == cluster.ID(o)
 }
 
+// OneNamespace is the Scope of those who may see what all clusters have in one
+// namespace, since a namespace is the same in each, and that the clusters exist.
+type OneNamespace string
+
+// Sees implements Scope.
+func (o OneNamespace) Sees(_ cluster.ID, namespace string) bool {
+	return namespace == "" || namespace == string(o)
+}
+
 // PeerCertificate tells who calls by the client certificate, which the
 // handshake of identity.ServerConfig has verified.
 func PeerCertificate(ctx context.Context) (Caller, error) {
@@ -64,8 +75,12 @@ func PeerCertificate(ctx context.Context) (Caller, error) {
 // AuthorizeMembers is the rule for a clusterset without further policy: its
 // hubs, agents and the users of its own trust domain see everything; users whose
 // certificate a cluster's authority issued see that cluster; proxies see nothing.
+// Bearers of a token see their namespace, or everything where they may.
 func AuthorizeMembers(clusterset string) func(Caller) (Scope, error) {
 	return func(c Caller) (Scope, error) {
+		if c.Bearer != nil {
+			return c.Bearer.scope(), nil
+		}
 		td := c.Identity.TrustDomain
 		if c.Identity.Kind != identity.KindProxy && td.Name() == clusterset {
 			return Everything{}, nil

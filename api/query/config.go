@@ -108,7 +108,10 @@ type Config struct {
 	SVID identity.SVIDSource
 	// Bundles are the roots of the callers that may connect. Required for Run.
 	Bundles identity.BundleSource
-	// Authenticate tells who calls; nil means PeerCertificate.
+	// Tokens tells who the bearer of a token is, and what it may see; nil: tokens are
+	// not taken. It is asked at each call, so it should remember. ErrToken refuses.
+	Tokens func(ctx context.Context, token string) (Bearer, error)
+	// Authenticate tells who calls without a token; nil means PeerCertificate.
 	Authenticate func(context.Context) (Caller, error)
 	// Authorize tells what a caller may see. Its error refuses the caller. Required.
 	Authorize func(Caller) (Scope, error)

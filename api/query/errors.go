@@ -17,6 +17,7 @@ var (
 	errInvalid         = errors.New("invalid request")
 	errNotFound        = errors.New("not found")
 	errUnauthenticated = errors.New("unauthenticated")
+	errNotAsked        = errors.New("the API server can't be asked about the token: try again")
 	errForbidden       = errors.New("forbidden")
 	errNoHistory       = errors.New("this server keeps no history: ask for revision 0, the newest")
 	errNotYet          = errors.New("nothing has been resolved yet: try again")
@@ -57,6 +58,7 @@ func codeOf(err error) codes.Code {
 		{errInvalid, codes.InvalidArgument},
 		{errNotFound, codes.NotFound},
 		{errUnauthenticated, codes.Unauthenticated},
+		{errNotAsked, codes.Unavailable},
 		{errForbidden, codes.PermissionDenied},
 		{errNoHistory, codes.FailedPrecondition},
 		{errNotYet, codes.Unavailable},

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
-	"github.com/causeway-mesh/causeway/cluster/identity"
 )
 
 const drainTime = 2 * time.Second
@@ -30,8 +29,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return errors.New("query API: SVID and Bundles are needed to serve")
 	}
-	g := grpc.NewServer(append(s.Options(),
-		grpc.Creds(credentials.NewTLS(identity.ServerConfig(s.cfg.SVID, s.cfg.Bundles, identity.Genuine))))...)
+	g := grpc.NewServer(append(s.Options(), grpc.Creds(credentials.NewTLS(s.TLS())))...)
 	s.Register(g)
 
 	served := make(chan error, 1)
@@ -55,7 +53,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 
 // Options gives the interceptors and bounds without which Register's services
 // refuse every call. Run uses them; a caller with a gRPC server of its own must
-// pass them to it, beside credentials made with identity.ServerConfig.
+// pass them to it, beside credentials made of TLS.
 func (s *Server) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
@@ -84,9 +82,9 @@ type service struct {
 
 // admit tells who calls and what they may see.
 func (s *Server) admit(ctx context.Context) (context.Context, Caller, error) {
-	caller, err := s.cfg.Authenticate(ctx)
+	caller, err := s.authenticate(ctx)
 	if err != nil {
-		return nil, caller, fmt.Errorf("%w: %w", errUnauthenticated, err)
+		return nil, caller, err
 	}
 	scope, err := s.cfg.Authorize(caller)
 	if err != nil {
@@ -132,7 +130,16 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err != nil {
 		return err
 	}
-	return handler(srv, &scopedStream{ServerStream: stream, ctx: ctx})
+	if caller.Bearer != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, maxTokenStream, errTokenOld)
+		defer cancel()
+	}
+	err = handler(srv, &scopedStream{ServerStream: stream, ctx: ctx})
+	if err != nil && errors.Is(context.Cause(ctx), errTokenOld) {
+		return errTokenOld
+	}
+	return err
 }
 
 // scopedStream carries the Scope in its context.

@@ -67,6 +67,22 @@ func ServerConfig(svid SVIDSource, bundles BundleSource, authorize Authorizer) *
 	}
 }
 
+// OptionalServerConfig is ServerConfig for a server that also takes clients without a
+// certificate, who must prove themselves by other means. A certificate that is shown
+// must be good.
+func OptionalServerConfig(svid SVIDSource, bundles BundleSource, authorize Authorizer) *tls.Config {
+	cfg := ServerConfig(svid, bundles, authorize)
+	cfg.ClientAuth = tls.RequestClientCert
+	verify := cfg.VerifyConnection
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return nil
+		}
+		return verify(state)
+	}
+	return cfg
+}
+
 // AnyoneServerConfig makes a server that presents svid and takes clients without a
 // certificate: they must prove themselves by other means.
 func AnyoneServerConfig(svid SVIDSource) *tls.Config {

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster/attest"
@@ -22,20 +24,53 @@ import (
 // ReviewToken asks the API server whose ServiceAccount token it is, and whether it
 // was made for an audience. attest.ErrRefused says that it proves nothing.
 func (c *Client) ReviewToken(ctx context.Context, token, audience string) (attest.Account, error) {
+	account, _, err := c.review(ctx, token, audience)
+	return account, err
+}
+
+// ReviewAccess is ReviewToken for the query API: it also asks whether the bearer may
+// see everything (attest.AccessVerb on attest.AccessResource).
+func (c *Client) ReviewAccess(ctx context.Context, token, audience string) (attest.Access, error) {
+	account, user, err := c.review(ctx, token, audience)
+	if err != nil {
+		return attest.Access{}, err
+	}
+	api, err := authorizationclient.NewForConfigAndClient(c.cfg, c.http)
+	if err != nil {
+		return attest.Access{}, err
+	}
+	extra := make(map[string]authorizationv1.ExtraValue, len(user.Extra))
+	for k, v := range user.Extra {
+		extra[k] = authorizationv1.ExtraValue(v)
+	}
+	review, err := api.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user.Username, Groups: user.Groups, UID: user.UID, Extra: extra,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: attest.AccessVerb, Group: attest.AccessGroup, Resource: attest.AccessResource},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return attest.Access{}, fmt.Errorf("review the rights of ServiceAccount %s: %w", account, err)
+	}
+	return attest.Access{Account: account, All: review.Status.Allowed && !review.Status.Denied}, nil
+}
+
+func (c *Client) review(ctx context.Context, token, audience string) (attest.Account, authenticationv1.UserInfo, error) {
+	refused := func(format string, a ...any) (attest.Account, authenticationv1.UserInfo, error) {
+		return attest.Account{}, authenticationv1.UserInfo{}, fmt.Errorf("%w: %s", attest.ErrRefused, fmt.Sprintf(format, a...))
+	}
 	api, err := authenticationclient.NewForConfigAndClient(c.cfg, c.http)
 	if err != nil {
-		return attest.Account{}, err
+		return attest.Account{}, authenticationv1.UserInfo{}, err
 	}
 	review, err := api.TokenReviews().Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}}}, metav1.CreateOptions{})
 	if err != nil {
-		return attest.Account{}, fmt.Errorf("review a token: %w", err)
+		return attest.Account{}, authenticationv1.UserInfo{}, fmt.Errorf("review a token: %w", err)
 	}
 	if !review.Status.Authenticated {
 		why := review.Status.Error
 		if len(why) > 200 {
 			why = why[:200]
 		}
-		return attest.Account{}, fmt.Errorf("%w: it is not genuine, has expired, or was not made for %q: %s", attest.ErrRefused, audience, why)
+		return refused("it is not genuine, has expired, or was not made for %q: %s", audience, why)
 	}
 	for _, a := range review.Status.Audiences {
 		if a != audience {
@@ -44,11 +79,11 @@ func (c *Client) ReviewToken(ctx context.Context, token, audience string) (attes
 		rest, ok := strings.CutPrefix(review.Status.User.Username, "system:serviceaccount:")
 		ns, name, ok2 := strings.Cut(rest, ":")
 		if !ok || !ok2 || ns == "" || name == "" {
-			return attest.Account{}, fmt.Errorf("%w: it is not of a ServiceAccount", attest.ErrRefused)
+			return refused("it is not of a ServiceAccount")
 		}
-		return attest.Account{Namespace: ns, Name: name}, nil
+		return attest.Account{Namespace: ns, Name: name}, review.Status.User, nil
 	}
-	return attest.Account{}, fmt.Errorf("%w: it was not made for %q", attest.ErrRefused, audience)
+	return refused("it was not made for %q", audience)
 }
 
 // secretTimeout bounds a request for the authority's Secret.

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/causeway-mesh/causeway/cluster/attest"
 )
 
 // Rule is a right that a part of the agent needs, with the reason.
@@ -50,10 +52,22 @@ func Rules() []Rule {
 	}
 }
 
-// TokenRule is the right to ask whose token an Envoy shows.
-func TokenRule() Rule {
-	return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
-		Why: "whose token an Envoy shows that wants its certificate"}
+// TokenRules are the rights to ask whose token an Envoy or a caller of the query API
+// shows, and what the latter may see. Hubs need them too.
+func TokenRules() []Rule {
+	create := []string{"create"}
+	return []Rule{
+		{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: create},
+			Why: "whose token it is that an Envoy shows to get its certificate, or a caller of the query API"},
+		{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: create},
+			Why: "whether a caller of the query API may see all namespaces"},
+	}
+}
+
+// ViewerRule is what lets a ServiceAccount see everything that the query API shows.
+func ViewerRule() Rule {
+	return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{attest.AccessGroup}, Resources: []string{attest.AccessResource}, Verbs: []string{attest.AccessVerb}},
+		Why: "all that the query API of agents and hubs shows, of all namespaces and clusters; bind it to whom you like"}
 }
 
 // Names of the agent's own objects, in its own namespace.

@@ -1,4 +1,4 @@
-// Command rbac writes the rights of the agent into the Helm chart, as the packages that
+// Command rbac writes the rights of agents and hubs into the Helm charts, as the packages that
 // need them list them, each with its reason. `make generate` runs it.
 package main
 
@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,47 +16,74 @@ import (
 )
 
 func main() {
-	out := flag.String("out", "deploy/helm/causeway/templates/rbac.yaml", "file to write")
+	dir := flag.String("charts", "deploy/helm", "folder of the charts to write to")
 	flag.Parse()
-	if err := os.WriteFile(*out, chart(), 0o644); err != nil {
-		fmt.Fprintln(os.Stderr, "rbac:", err)
-		os.Exit(1)
-	}
-}
-
-// chart is the template of all roles and bindings.
-func chart() []byte {
-	var b bytes.Buffer
-	b.WriteString("# Made by `make generate` of what the agent's packages list (deploy/rbac).\n")
-	role(&b, "ClusterRole", "", slices.Concat(kubernetes.Rules(), provision.Rules(), []kubernetes.Rule{kubernetes.TokenRule()}))
-	b.WriteString("---\n")
-	binding(&b, "ClusterRole", "")
-	b.WriteString("---\n")
-	const namespace = "  namespace: {{ .Release.Namespace }}\n"
-	role(&b, "Role", namespace, kubernetes.NamespaceRules())
-	b.WriteString("---\n")
-	binding(&b, "Role", namespace)
-	return b.Bytes()
-}
-
-func head(b *bytes.Buffer, kind, namespace string) {
-	fmt.Fprintf(b, "apiVersion: rbac.authorization.k8s.io/v1\nkind: %s\nmetadata:\n  name: causeway-agent\n%s  labels: {{- include \"causeway.labels\" . | nindent 4 }}\n", kind, namespace)
-}
-
-func role(b *bytes.Buffer, kind, namespace string, rules []kubernetes.Rule) {
-	head(b, kind, namespace)
-	b.WriteString("rules:\n")
-	for _, r := range rules {
-		fmt.Fprintf(b, "  # %s\n  - apiGroups: %s\n    resources: %s\n    verbs: %s\n", r.Why, list(r.APIGroups), list(r.Resources), list(r.Verbs))
-		if len(r.ResourceNames) > 0 {
-			fmt.Fprintf(b, "    resourceNames: %s\n", list(r.ResourceNames))
+	for name, data := range map[string][]byte{"causeway": agentChart(), "causeway-hub": hubChart()} {
+		if err := os.WriteFile(filepath.Join(*dir, name, "templates", "rbac.yaml"), data, 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, "rbac:", err)
+			os.Exit(1)
 		}
 	}
 }
 
-func binding(b *bytes.Buffer, kind, namespace string) {
-	head(b, kind+"Binding", namespace)
-	fmt.Fprintf(b, "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: %s, name: causeway-agent}\nsubjects:\n  - {kind: ServiceAccount, name: causeway-agent, namespace: {{ .Release.Namespace }}}\n", kind)
+const made = "# Made by `make generate` of what the packages list (deploy/rbac).\n"
+
+// template is what the roles and bindings of one chart have in common.
+type template struct {
+	bytes.Buffer
+	labels  string // of the chart
+	account string // ServiceAccount, and name of its roles
+}
+
+// agentChart is the template of the agent's roles and bindings, and of the role that
+// lets people see everything.
+func agentChart() []byte {
+	t := &template{labels: "causeway.labels", account: "causeway-agent"}
+	t.WriteString(made)
+	t.role("ClusterRole", t.account, "", slices.Concat(kubernetes.Rules(), provision.Rules(), kubernetes.TokenRules()))
+	t.WriteString("---\n")
+	t.binding("ClusterRole", "")
+	t.WriteString("---\n")
+	const namespace = "  namespace: {{ .Release.Namespace }}\n"
+	t.role("Role", t.account, namespace, kubernetes.NamespaceRules())
+	t.WriteString("---\n")
+	t.binding("Role", namespace)
+	t.WriteString("---\n")
+	t.role("ClusterRole", "causeway-viewer", "", []kubernetes.Rule{kubernetes.ViewerRule()})
+	return t.Bytes()
+}
+
+// hubChart is the same of hubs that take tokens.
+func hubChart() []byte {
+	t := &template{labels: "hub.labels", account: "causeway-hub"}
+	t.WriteString(made + "{{- if .Values.hub.tokens }}\n")
+	t.role("ClusterRole", t.account, "", kubernetes.TokenRules())
+	t.WriteString("---\n")
+	t.binding("ClusterRole", "")
+	t.WriteString("---\n")
+	t.role("ClusterRole", "causeway-hub-viewer", "", []kubernetes.Rule{kubernetes.ViewerRule()})
+	t.WriteString("{{- end }}\n")
+	return t.Bytes()
+}
+
+func (t *template) head(kind, name, namespace string) {
+	fmt.Fprintf(t, "apiVersion: rbac.authorization.k8s.io/v1\nkind: %s\nmetadata:\n  name: %s\n%s  labels: {{- include %q . | nindent 4 }}\n", kind, name, namespace, t.labels)
+}
+
+func (t *template) role(kind, name, namespace string, rules []kubernetes.Rule) {
+	t.head(kind, name, namespace)
+	t.WriteString("rules:\n")
+	for _, r := range rules {
+		fmt.Fprintf(t, "  # %s\n  - apiGroups: %s\n    resources: %s\n    verbs: %s\n", r.Why, list(r.APIGroups), list(r.Resources), list(r.Verbs))
+		if len(r.ResourceNames) > 0 {
+			fmt.Fprintf(t, "    resourceNames: %s\n", list(r.ResourceNames))
+		}
+	}
+}
+
+func (t *template) binding(kind, namespace string) {
+	t.head(kind+"Binding", t.account, namespace)
+	fmt.Fprintf(t, "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: %s, name: %s}\nsubjects:\n  - {kind: ServiceAccount, name: %s, namespace: {{ .Release.Namespace }}}\n", kind, t.account, t.account)
 }
 
 func list(s []string) string {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -56,6 +57,10 @@ type Config struct {
 	Gossip    gossip.Config     // Role, Cluster, Replica and Registerer are filled in; Logger if nil
 	Bindings  translate.Bindings
 	Options   translate.Options
+	// Names and Addrs are where callers that know no SPIFFE reach the agent, for its
+	// certificate; optional.
+	Names []string
+	Addrs []netip.Addr
 	// XDS is where the agent serves its Envoys. The agent closes it.
 	XDS net.Listener
 	// Drain is how long Envoys' streams may go on after Run was told to end, so that
@@ -118,7 +123,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.svid, err = identity.NewRotator(identity.RotatorConfig{
 		Name: "agent-" + string(cfg.Cluster),
 		Issue: func(context.Context) (*identity.Credential, error) {
-			return cfg.Authority.Issue(identity.SVIDRequest{ID: id})
+			return cfg.Authority.Issue(identity.SVIDRequest{ID: id, DNSNames: cfg.Names, IPs: cfg.Addrs})
 		},
 		Logger:  cfg.Logger,
 		Metrics: cfg.Identity,

@@ -21,6 +21,7 @@ import (
 	"github.com/causeway-mesh/causeway/api/admin"
 	"github.com/causeway-mesh/causeway/api/query"
 	"github.com/causeway-mesh/causeway/cluster/identity"
+	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/cmd/causeway/serve"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
@@ -33,6 +34,8 @@ type options struct {
 	clusterset, credentials, replica          string
 	store, join                               []string
 	listen, gossip, advertise, metrics, probe string
+	tokens                                    bool
+	kubeconfig                                string
 	verbose                                   bool
 }
 
@@ -47,7 +50,9 @@ look at all of it. A hub keeps nothing; run as many as you like, anywhere. The H
 chart causeway-hub does.
 
 Callers show a client certificate: of the clusterset's own trust domain, as
-"causeway clusterset init" writes one, or of a cluster's.`,
+"causeway clusterset init" writes one, or of a cluster's. With --tokens a ServiceAccount
+token of the Kubernetes cluster that the hub runs in serves too, if it was made for the
+audience causeway.dev/CLUSTERSET/query.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
@@ -62,6 +67,8 @@ Callers show a client certificate: of the clusterset's own trust domain, as
 	f.StringSliceVar(&o.join, "join", nil, "gossip addresses of other members, HOST:PORT; may be repeated")
 	f.StringVar(&o.metrics, "metrics", ":9090", "address of the Prometheus metrics (mTLS, as the query API); empty: none")
 	f.StringVar(&o.probe, "probe", ":8080", "address of /livez and /readyz, which say nothing else; empty: none")
+	f.BoolVar(&o.tokens, "tokens", false, "take ServiceAccount tokens too, which the API server judges")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file for --tokens; empty: as a pod")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -109,6 +116,18 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var tokens func(context.Context, string) (query.Bearer, error)
+	if o.tokens {
+		cfg, err := kubernetes.LoadConfig(o.kubeconfig, "causeway-hub")
+		if err != nil {
+			return fmt.Errorf("--tokens: %w", err)
+		}
+		client, err := kubernetes.NewClient(cfg)
+		if err != nil {
+			return fmt.Errorf("--tokens: %w", err)
+		}
+		tokens = serve.Tokens(client, td)
+	}
 	s := &service{o: o, hub: h, svid: svid, bundles: roots{td, dir.Domain(td), h}, metrics: reg}
 	if s.query, err = query.New(query.Config{
 		Views: func() []query.View {
@@ -118,7 +137,7 @@ func (o *options) run(ctx context.Context) error {
 			return nil
 		},
 		Changed: h.Changed, Problems: h.Loop().Problems, History: h,
-		SVID: svid, Bundles: s.bundles, Authorize: query.AuthorizeMembers(o.clusterset), Logger: log, Registerer: reg,
+		SVID: svid, Bundles: s.bundles, Authorize: query.AuthorizeMembers(o.clusterset), Tokens: tokens, Logger: log, Registerer: reg,
 	}); err != nil {
 		return err
 	}
@@ -200,7 +219,7 @@ const drainTime = 2 * time.Second
 
 // serveQuery serves the query API, and administration beside it.
 func (s *service) serveQuery(ctx context.Context, l net.Listener) error {
-	g := grpc.NewServer(append(s.query.Options(), grpc.Creds(credentials.NewTLS(identity.ServerConfig(s.svid, s.bundles, identity.Genuine))))...)
+	g := grpc.NewServer(append(s.query.Options(), grpc.Creds(credentials.NewTLS(s.query.TLS())))...)
 	s.query.Register(g)
 	s.admin.Register(g)
 	stop := context.AfterFunc(ctx, func() {

@@ -17,6 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,6 +33,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
@@ -179,8 +185,8 @@ func service(t *testing.T, backends ...string) string {
 // kubeconfig that acts as it.
 func grant(t *testing.T, cp *lab.ControlPlane, api typed.Interface) string {
 	t.Helper()
-	rules := []rbacv1.PolicyRule{kubernetes.TokenRule().PolicyRule}
-	for _, r := range slices.Concat(kubernetes.Rules(), provision.Rules()) {
+	var rules []rbacv1.PolicyRule
+	for _, r := range slices.Concat(kubernetes.Rules(), provision.Rules(), kubernetes.TokenRules()) {
 		rules = append(rules, r.PolicyRule)
 	}
 	if _, err := lab.Restrict(t.Context(), cp.Config, agent.SystemNamespace, "causeway-agent", rules); err != nil {
@@ -267,6 +273,56 @@ func clusterSet(t *testing.T) (endpoint, credentials string, server *embedded.Se
 	return endpoint, credentials, server
 }
 
+// askByToken calls an agent's query API as a ServiceAccount, with its token and the
+// cluster's roots alone: it sees its own namespace; once RBAC says so, everything; and a
+// token for something else nothing.
+func askByToken(t *testing.T, cp *lab.ControlPlane, address, roots string, token func(ns, name, audience string) string) {
+	t.Helper()
+	creds, err := credentials.NewClientTLSFromFile(roots, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := causewayv1.NewFederationClient(conn)
+	imports := func(token string) (names []string, err error) {
+		answer, err := c.ListServiceImports(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), &causewayv1.ListServiceImportsRequest{})
+		for _, i := range answer.GetImports() {
+			names = append(names, i.GetNamespace()+"/"+i.GetName())
+		}
+		return names, err
+	}
+	mine := token("default", "somebody", "causeway.dev/west.prod/query")
+	if got, err := imports(mine); err != nil || !slices.Equal(got, []string{"default/web"}) {
+		t.Errorf("default's token sees %q, %v", got, err)
+	}
+	theirs := token(agent.SystemNamespace, "causeway-crossing", "causeway.dev/west.prod/query")
+	if got, err := imports(theirs); err != nil || len(got) != 0 {
+		t.Errorf("another namespace's token sees %q, %v", got, err)
+	}
+	for _, audience := range []string{"causeway.dev/west.prod", "causeway.dev/east.prod/query", "elsewhere"} {
+		if got, err := imports(token("default", "somebody", audience)); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("a token for %s sees %q, %v", audience, got, err)
+		}
+	}
+	if err := lab.Apply(t.Context(), cp.Config, []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: elsewhere}\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: reader, namespace: elsewhere}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lab.Restrict(t.Context(), cp.Config, "elsewhere", "reader", []rbacv1.PolicyRule{kubernetes.ViewerRule().PolicyRule}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "a viewer sees everything", func() error { // RBAC takes a moment
+		got, err := imports(token("elsewhere", "reader", "causeway.dev/west.prod/query"))
+		if err == nil && !slices.Equal(got, []string{"default/web"}) {
+			err = fmt.Errorf("sees %q", got)
+		}
+		return err
+	})
+}
+
 // Two agents of a cluster, a real API server, a real etcd and a real Envoy: what is
 // exported is published and said so; one agent alone leads, and gives the lead away
 // when it is told to stop; Envoy proves by its token who it is, and stays served; with
@@ -300,14 +356,14 @@ metadata: {name: somebody, namespace: default}
 	kubeconfig := grant(t, cp, api)
 	endpoint, credentials, server := clusterSet(t)
 
-	xds, ids, probes, data := free(t, 2), free(t, 2), free(t, 2), []string{t.TempDir(), t.TempDir()}
+	xds, ids, probes, queries, data := free(t, 2), free(t, 2), free(t, 2), free(t, 2), []string{t.TempDir(), t.TempDir()}
 	config := filepath.Join(t.TempDir(), "agent.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nlisten: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
+	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
 		endpoint, kubeconfig, credentials, port(free(t, 1)[0])), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(i int) *running {
-		return start(t, fmt.Sprint("agent ", i), "agent", "--config", config, "--replica", fmt.Sprint("agent-", i), "--data", data[i], "--xds", xds[i], "--identity", ids[i], "--probe", probes[i], "--bind", "127.0.0.1")
+		return start(t, fmt.Sprint("agent ", i), "agent", "--config", config, "--replica", fmt.Sprint("agent-", i), "--data", data[i], "--xds", xds[i], "--identity", ids[i], "--probe", probes[i], "--listen", queries[i], "--bind", "127.0.0.1")
 	}
 	agents := []*running{run(0), run(1)}
 	for _, p := range probes {
@@ -394,6 +450,13 @@ metadata: {name: somebody, namespace: default}
 		}
 		return file
 	}
+	askByToken(t, cp, queries[0], trust, func(ns, name, audience string) string {
+		data, err := os.ReadFile(token(ns, name, audience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	})
 	proxyAt, dir := free(t, 1)[0], short(t)
 	args := func(token, dir, probe string) []string {
 		return []string{"proxy", "--cluster", "west", "--clusterset", "prod", "--identity", service(t, ids...), "--xds", service(t, xds...), "--token", token, "--roots", trust, "--dir", dir, "--probe", probe, "--drain", "100ms", "--envoy", path, "--concurrency", "1"}

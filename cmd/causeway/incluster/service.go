@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,7 +181,10 @@ func (s *service) assemble(id cluster.ID) error {
 		Cluster: id, Replica: o.replica, Dir: o.data, Store: s.store, Authority: s.authority, Identity: ids, Gossip: g,
 		Bindings: &bindings{addr: bind, crossing: o.crossingPort, entries: s.imports}, Options: translate.Options{SystemRoots: envoy.SystemRoots()},
 		XDS: s.listeners["--xds"], Drain: o.drain, OnProxies: s.want, OnChange: s.notify, OnResult: s.follow,
-		Elect:  s.elect,
+		Elect: s.elect,
+		// The Service of the chart, and what kubectl port-forward listens on.
+		Names:  []string{"causeway-agent." + o.namespace + ".svc", "causeway-agent." + o.namespace + ".svc.cluster.local", "localhost"},
+		Addrs:  []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()},
 		Logger: s.log, Registerer: s.metrics,
 	}); err != nil {
 		return err
@@ -208,6 +212,7 @@ func (s *service) assemble(id cluster.ID) error {
 		},
 		Proxies: func() []query.Proxy { return agent.Proxies(s.agent, s.served()) },
 		SVID:    s.agent.SVID(), Bundles: callers{set, s.dir.Domain(set), s.agent.Bundles()}, Authorize: query.AuthorizeMembers(o.clusterset),
+		Tokens: serve.Tokens(s.client, td),
 		Logger: s.log.With("part", "query"), Registerer: s.metrics,
 	})
 	return err
