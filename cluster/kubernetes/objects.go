@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster/attest"
@@ -85,6 +86,9 @@ func (c *Client) review(ctx context.Context, token, audience string) (attest.Acc
 	}
 	return refused("it was not made for %q", audience)
 }
+
+// agentSelector finds the agents' pods, as the chart labels them.
+const agentSelector = "app.kubernetes.io/name=causeway-agent"
 
 // secretTimeout bounds a request for the authority's Secret.
 const secretTimeout = 5 * time.Second
@@ -208,4 +212,51 @@ func (c *Client) KeepConfigMap(ctx context.Context, namespace, name, key, data s
 		return fmt.Errorf("ConfigMap %s/%s: %w", namespace, name, err)
 	}
 	return nil
+}
+
+// AgentsGone gives an error that names the agents whose pods are still there.
+func (c *Client) AgentsGone(ctx context.Context, namespace string) error {
+	api, err := coreclient.NewForConfigAndClient(c.cfg, c.http)
+	if err != nil {
+		return err
+	}
+	pods, err := api.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentSelector})
+	if err != nil {
+		return fmt.Errorf("look for agents in namespace %s: %w", namespace, err)
+	}
+	if len(pods.Items) == 0 {
+		return nil
+	}
+	var names []string
+	for _, p := range pods.Items {
+		names = append(names, p.Name)
+	}
+	return fmt.Errorf("agents still run in namespace %s: %s", namespace, strings.Join(names, ", "))
+}
+
+// Remove deletes the agents' own objects: the Secret of the authority, the ConfigMap of the
+// roots and the Lease.
+func (c *Client) Remove(ctx context.Context, namespace string) error {
+	core, err := coreclient.NewForConfigAndClient(c.cfg, c.http)
+	if err != nil {
+		return err
+	}
+	coordination, err := coordinationclient.NewForConfigAndClient(c.cfg, c.http)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, x := range []struct {
+		kind, name string
+		delete     func(context.Context, string, metav1.DeleteOptions) error
+	}{
+		{"Secret", AuthoritySecret, core.Secrets(namespace).Delete},
+		{"ConfigMap", TrustConfigMap, core.ConfigMaps(namespace).Delete},
+		{"Lease", LeaderLease, coordination.Leases(namespace).Delete},
+	} {
+		if err := x.delete(ctx, x.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("delete %s %s/%s: %w", x.kind, namespace, x.name, err))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -92,3 +92,17 @@ func NamespaceRules() []Rule {
 		rule("the same", "coordination.k8s.io", "leases", keep, LeaderLease),
 	}
 }
+
+// RemoveRules lists the rights that Client.Remove and Client.AgentsGone need, in the
+// agent's own namespace alone.
+func RemoveRules() []Rule {
+	rule := func(why, group, resource, verb string, names ...string) Rule {
+		return Rule{PolicyRule: rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{verb}, ResourceNames: names}, Why: why}
+	}
+	return []Rule{
+		rule("whether agents still run", "", "pods", "list"),
+		rule("the cluster's certificate authority", "", "secrets", "delete", AuthoritySecret),
+		rule("the cluster's roots", "", "configmaps", "delete", TrustConfigMap),
+		rule("who of the agents led", "coordination.k8s.io", "leases", "delete", LeaderLease),
+	}
+}

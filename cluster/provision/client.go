@@ -158,8 +158,13 @@ func (c *client) get(ctx context.Context, like metav1.Object, version string) (m
 
 // remove deletes the very object that was seen.
 func (c *client) remove(ctx context.Context, o metav1.Object, version string) error {
+	return c.delete(ctx, resourceOf(o, version), o)
+}
+
+// delete is remove of an object of a resource.
+func (c *client) delete(ctx context.Context, r schema.GroupVersionResource, o metav1.Object) error {
 	uid := o.GetUID()
-	err := c.dynamic.Resource(resourceOf(o, version)).Namespace(o.GetNamespace()).Delete(ctx, o.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	err := c.dynamic.Resource(r).Namespace(o.GetNamespace()).Delete(ctx, o.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // it is gone, or another one has its name by now
 	}

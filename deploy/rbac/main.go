@@ -1,4 +1,4 @@
-// Command rbac writes the rights of agents and hubs into the Helm charts, as the packages that
+// Command rbac writes the rights of agents, of what cleans up after them, and of hubs into the Helm charts, as the packages that
 // need them list them, each with its reason. `make generate` runs it.
 package main
 
@@ -18,8 +18,10 @@ import (
 func main() {
 	dir := flag.String("charts", "deploy/helm", "folder of the charts to write to")
 	flag.Parse()
-	for name, data := range map[string][]byte{"causeway": agentChart(), "causeway-hub": hubChart()} {
-		if err := os.WriteFile(filepath.Join(*dir, name, "templates", "rbac.yaml"), data, 0o644); err != nil {
+	for name, data := range map[string][]byte{
+		"causeway/templates/rbac.yaml": agentChart(), "causeway/templates/uninstall-rbac.yaml": uninstall(), "causeway-hub/templates/rbac.yaml": hubChart(),
+	} {
+		if err := os.WriteFile(filepath.Join(*dir, filepath.FromSlash(name)), data, 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, "rbac:", err)
 			os.Exit(1)
 		}
@@ -33,7 +35,10 @@ type template struct {
 	bytes.Buffer
 	labels  string // of the chart
 	account string // ServiceAccount, and name of its roles
+	hook    string // what makes them a hook of Helm's; empty: they are none
 }
+
+const namespace = "  namespace: {{ .Release.Namespace }}\n"
 
 // agentChart is the template of the agent's roles and bindings, and of the role that
 // lets people see everything.
@@ -44,12 +49,26 @@ func agentChart() []byte {
 	t.WriteString("---\n")
 	t.binding("ClusterRole", "")
 	t.WriteString("---\n")
-	const namespace = "  namespace: {{ .Release.Namespace }}\n"
 	t.role("Role", t.account, namespace, kubernetes.NamespaceRules())
 	t.WriteString("---\n")
 	t.binding("Role", namespace)
 	t.WriteString("---\n")
 	t.role("ClusterRole", "causeway-viewer", "", []kubernetes.Rule{kubernetes.ViewerRule()})
+	return t.Bytes()
+}
+
+// uninstall is the template of the rights of the hook that removes what agents have made. They
+// are hooks too: they come when the rest of the chart has gone, and go with the job.
+func uninstall() []byte {
+	t := &template{labels: "causeway.labels", account: "causeway-uninstall", hook: "  annotations: {{- include \"uninstall.hook\" \"-1\" | nindent 4 }}\n"}
+	t.WriteString(made)
+	t.role("ClusterRole", t.account, "", provision.RemoveRules())
+	t.WriteString("---\n")
+	t.binding("ClusterRole", "")
+	t.WriteString("---\n")
+	t.role("Role", t.account, namespace, kubernetes.RemoveRules())
+	t.WriteString("---\n")
+	t.binding("Role", namespace)
 	return t.Bytes()
 }
 
@@ -67,7 +86,7 @@ func hubChart() []byte {
 }
 
 func (t *template) head(kind, name, namespace string) {
-	fmt.Fprintf(t, "apiVersion: rbac.authorization.k8s.io/v1\nkind: %s\nmetadata:\n  name: %s\n%s  labels: {{- include %q . | nindent 4 }}\n", kind, name, namespace, t.labels)
+	fmt.Fprintf(t, "apiVersion: rbac.authorization.k8s.io/v1\nkind: %s\nmetadata:\n  name: %s\n%s  labels: {{- include %q . | nindent 4 }}\n%s", kind, name, namespace, t.labels, t.hook)
 }
 
 func (t *template) role(kind, name, namespace string, rules []kubernetes.Rule) {

@@ -86,6 +86,7 @@ What a flag does not say, an environment variable does: $CAUSEWAY_CROSSING_PORT 
 		},
 	}
 	o.flags(cmd.Flags())
+	cmd.AddCommand(uninstallCommand())
 	return cmd
 }
 
