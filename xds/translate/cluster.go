@@ -24,6 +24,11 @@ const (
 	// common servers allow (60 s and more), for a request sent while the server
 	// closes can't be repeated safely.
 	upstreamIdle = 50 * time.Second
+	// CrossingConnection is how long a connection to another network takes new requests.
+	// Crossing gateways pass bytes on: they can't ask their clients to go elsewhere before
+	// they stop, so the clients do by themselves. A gateway that is told to stop has to go
+	// on for longer than this.
+	CrossingConnection = 10 * time.Second
 	// maxRetries bounds the retries under way to one cluster. They repeat only
 	// what no backend has seen, so the bound is against storms alone.
 	maxRetries = 1024
@@ -84,7 +89,7 @@ func backendCluster(b *resolve.Backend, client *resolve.Certificate, roots strin
 	c.OutlierDetection = outliers(len(b.Config.Crossings) > 0)
 	// What is opaque to sidecars may still be the backend of an HTTPRoute.
 	h2 := b.Config.AppProtocol == resolve.AppH2C
-	c.TypedExtensionProtocolOptions = speaks(h2)
+	c.TypedExtensionProtocolOptions = speaks(h2, len(b.Config.Crossings) > 0)
 	affinity(c, &b.Config)
 	matches, problems := crossingMatches(b, func(x resolve.Crossing) string {
 		if x.TLS {
@@ -152,8 +157,9 @@ func tlsMatches(b *resolve.Backend, h2 bool, client *resolve.Certificate, roots 
 	return out
 }
 
-// speaks says how requests are sent: by HTTP/2 with prior knowledge, or by HTTP/1.1.
-func speaks(h2 bool) map[string]*anypb.Any {
+// speaks says how requests are sent: by HTTP/2 with prior knowledge, or by HTTP/1.1; and
+// whether some of them to other networks.
+func speaks(h2, crossing bool) map[string]*anypb.Any {
 	how := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
 	}
@@ -162,8 +168,12 @@ func speaks(h2 bool) map[string]*anypb.Any {
 			AllowConnect: true, // a WebSocket over HTTP/2 (RFC 8441)
 		}}
 	}
+	connections := &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)}
+	if crossing {
+		connections.MaxConnectionDuration = dur(CrossingConnection)
+	}
 	return map[string]*anypb.Any{protocolOptions: pack(&httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: dur(upstreamIdle)},
+		CommonHttpProtocolOptions: connections,
 		UpstreamProtocolOptions:   &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: how},
 	})}
 }

@@ -40,7 +40,7 @@ func (u *unit) makeTunnel(in Input) {
 	name, endpoints := TunnelName(b.Key), TunnelName(b.Key)+crossings(b)
 	c := edsCluster(name, endpoints)
 	c.OutlierDetection = outliers(true)
-	c.TypedExtensionProtocolOptions = speaks(true)
+	c.TypedExtensionProtocolOptions = speaks(true, false)
 	matches, problems := crossingMatches(b, func(resolve.Crossing) string { return udpSNI(b.Key) })
 	c.TransportSocketMatches = matches
 	u.problems = append(u.problems, problems...)

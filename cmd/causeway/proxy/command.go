@@ -80,7 +80,7 @@ pods of Gateways.`,
 	f.StringVar(&o.logLevel, "log-level", "warning", "level of what Envoy logs of itself")
 	f.BoolVar(&o.output, "output", false, "let Envoy print what it logs, instead of keeping it in --dir")
 	f.IntVar(&o.concurrency, "concurrency", runtime.GOMAXPROCS(0), "Envoy's worker threads")
-	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long Envoy turns its clients away before it stops")
+	f.DurationVar(&o.drain, "drain", translate.CrossingConnection+5*time.Second, "how long Envoy turns its clients away before it stops: longer than clients in other networks use a connection")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
