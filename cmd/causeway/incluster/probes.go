@@ -33,8 +33,16 @@ func (s *service) live(ctx context.Context) error {
 	}
 }
 
-// ready tells why the agent isn't, nil if it is.
+// ready tells why the agent isn't, nil if it is. The first time that it is goes to the log.
 func (s *service) ready(context.Context) error {
+	err := s.unready()
+	if err == nil {
+		s.first.Do(func() { s.log.Info("this agent is ready", "seconds", time.Since(s.began).Seconds()) })
+	}
+	return err
+}
+
+func (s *service) unready() error {
 	switch {
 	case s.stopping.Load():
 		return errors.New("the agent is stopping")

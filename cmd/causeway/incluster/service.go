@@ -77,6 +77,8 @@ type service struct {
 
 	leading context.Context // ends when the agent is told to stop; set by run
 
+	began    time.Time
+	first    sync.Once // that it is ready
 	stopping atomic.Bool
 	mu       sync.Mutex
 	wanted   []translate.Proxy
@@ -90,7 +92,7 @@ var quiet sync.Once
 // build puts everything together. It waits for the authority alone, without which
 // there is nobody to be.
 func (o *options) build(ctx context.Context) (_ *service, err error) {
-	s := &service{o: o, log: o.logger(), metrics: prometheus.NewRegistry(), dir: mounted.Dir(o.credentials), proxies: make(chan struct{}, 1), listeners: map[string]net.Listener{}}
+	s := &service{o: o, began: time.Now(), log: o.logger(), metrics: prometheus.NewRegistry(), dir: mounted.Dir(o.credentials), proxies: make(chan struct{}, 1), listeners: map[string]net.Listener{}}
 	defer func() {
 		if err != nil {
 			s.close()
