@@ -26,9 +26,12 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Where they go.
 OUT ?= dist
 
+# Which of them.
+IMAGES ?= causeway,causeway-envoy,causeway-test
+
 .PHONY: images
 images: ## Container images without Docker: dist/causeway*-VERSION.tar, the same bytes from the same source
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) run ./deploy/images -version $(VERSION) -out $(OUT)
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) run ./deploy/images -version $(VERSION) -out $(OUT) -only $(IMAGES)
 
 .PHONY: envoy
 envoy: ## Fetch the real Envoy, pinned, into the cache (unless $$CAUSEWAY_ENVOY or PATH has one)
@@ -86,7 +89,7 @@ golden: ## Rewrite the goldens; review the diff
 # Real clusters for `make lab`.
 CLUSTERS ?= 2
 # Packages with tests that need it.
-E2E ?= ./test/lab/... ./deploy/images ./test/conformance/... ./test/gateways
+E2E ?= ./test/lab/... ./deploy/images ./test/conformance/... ./test/gateways ./test/e2e
 
 .PHONY: lab
 lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)
@@ -102,7 +105,7 @@ lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server
 
 .PHONY: e2e
 e2e: lab-build ## End-to-end tests on real clusters (root). E2E=./test/lab runs one package
-	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e
+	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e IMAGES=causeway,causeway-envoy,causeway-test,etcd
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 
 # The suite of Gateway API, which is a module of its own; a test of it, a channel, all by regular expressions.

@@ -15,11 +15,11 @@ func TestReproducible(t *testing.T) {
 	}
 	out := t.TempDir()
 	t.Chdir(filepath.Join("..", ".."))
-	if err := build(t.Context(), "e2e", out, []string{"causeway", "causeway-envoy", "causeway-test"}); err != nil {
+	if err := build(t.Context(), "e2e", out, []string{"causeway", "causeway-envoy", "causeway-test", "etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := filepath.Glob(filepath.Join(out, "*"))
-	if err != nil || len(again) != 3 {
+	if err != nil || len(again) != 4 {
 		t.Fatalf("%q %v", again, err)
 	}
 	for _, path := range again {

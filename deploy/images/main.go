@@ -5,6 +5,9 @@
 //	causeway-envoy-VERSION.tar  the data plane: the pinned Envoy with its shared libraries, and
 //	                            the static binary, which runs it (causeway proxy)
 //	causeway-test-VERSION.tar   echo server and client, for end-to-end tests alone
+//	etcd-VERSION.tar            the etcd of go.mod, under the name and tag that the chart
+//	                            causeway-hub has for the official one; for end-to-end tests
+//	                            alone, which have no registry
 //
 // The programs run as user 65532 and write nothing into their root file system. The same
 // source, version, Go and, for Envoy, libraries of this machine give the same bytes.
@@ -26,6 +29,8 @@ import (
 	"strings"
 	"syscall"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/causeway-mesh/causeway/deploy/oci"
 	"github.com/causeway-mesh/causeway/xds/envoy"
 )
@@ -42,6 +47,9 @@ const (
 // authorities is where the images have the certificate authorities that are trusted by
 // the world, as Debian has it. Any of the files of this machine becomes it.
 const authorities = "/etc/ssl/certs/ca-certificates.crt"
+
+// hubChart says which image of etcd it runs.
+const hubChart = "deploy/helm/causeway-hub/values.yaml"
 
 var tag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}$`)
 
@@ -77,13 +85,17 @@ func build(ctx context.Context, version, out string, names []string) error {
 			img, err = program(ctx, tmp, name, "./test/workload", version)
 		case "causeway-envoy":
 			img, err = proxy(ctx, tmp, version)
+		case "etcd":
+			img, err = etcd(ctx, tmp, version)
 		default:
 			err = fmt.Errorf("no image is called %q", name)
 		}
 		if err != nil {
 			return err
 		}
-		img.Name = name + ":" + version
+		if img.Name == "" {
+			img.Name = name + ":" + version
+		}
 		img.User = nonRoot
 		if img.Labels == nil {
 			img.Labels = map[string]string{}
@@ -156,4 +168,23 @@ func proxy(ctx context.Context, tmp, version string) (oci.Image, error) {
 	img.Labels = map[string]string{"dev.causeway.envoy": envoy.Version}
 	img.Files = append(append(img.Files, libraries...), oci.File{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path})
 	return img, nil
+}
+
+// etcd is the store of the chart causeway-hub.
+func etcd(ctx context.Context, tmp, version string) (oci.Image, error) {
+	data, err := os.ReadFile(hubChart)
+	if err != nil {
+		return oci.Image{}, err
+	}
+	var values struct {
+		Etcd struct {
+			Image struct{ Repository, Tag string }
+		}
+	}
+	if err := yaml.Unmarshal(data, &values); err != nil {
+		return oci.Image{}, fmt.Errorf("%s: %w", hubChart, err)
+	}
+	img, err := program(ctx, tmp, "etcd", "go.etcd.io/etcd/server/v3", version)
+	img.Name = values.Etcd.Image.Repository + ":" + values.Etcd.Image.Tag
+	return img, err
 }

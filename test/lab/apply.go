@@ -110,6 +110,20 @@ func moduleDir(ctx context.Context, module string) (string, error) {
 // is on its way is waited for, and so is at the end that all CustomResourceDefinitions
 // among them are served. Objects without a namespace go to default.
 func Apply(ctx context.Context, config *rest.Config, manifests []byte) error {
+	force := true
+	return apply(ctx, config, manifests, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+}
+
+// DryRun asks the API server whether it would take manifests, as `kubectl apply
+// --dry-run=server` does; fields that it doesn't know are errors too.
+func DryRun(ctx context.Context, config *rest.Config, manifests []byte) error {
+	force := true
+	return apply(ctx, config, manifests, metav1.PatchOptions{
+		FieldManager: fieldManager, Force: &force, DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
+	})
+}
+
+func apply(ctx context.Context, config *rest.Config, manifests []byte, how metav1.PatchOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	disco, err := discovery.NewDiscoveryClientForConfig(config)
@@ -140,11 +154,11 @@ func Apply(ctx context.Context, config *rest.Config, manifests []byte) error {
 		}
 		what := fmt.Sprintf("%s %s/%s", u.GetKind(), u.GetNamespace(), u.GetName())
 		if err := await(ctx, what, 100*time.Millisecond, func(ctx context.Context) error {
-			return applyOne(ctx, client, kinds, u)
+			return applyOne(ctx, client, kinds, u, how)
 		}); err != nil {
 			return fmt.Errorf("apply %s: %w", what, err)
 		}
-		if u.GetKind() == "CustomResourceDefinition" {
+		if u.GetKind() == "CustomResourceDefinition" && len(how.DryRun) == 0 {
 			served = append(served, u)
 		}
 	}
@@ -179,7 +193,7 @@ func areServed(disco discovery.DiscoveryInterface, crds []*unstructured.Unstruct
 	return nil
 }
 
-func applyOne(ctx context.Context, client dynamic.Interface, kinds *mapper, u *unstructured.Unstructured) error {
+func applyOne(ctx context.Context, client dynamic.Interface, kinds *mapper, u *unstructured.Unstructured, how metav1.PatchOptions) error {
 	m, err := kinds.mapping(u.GroupVersionKind())
 	if err != nil {
 		return err
@@ -196,8 +210,7 @@ func applyOne(ctx context.Context, client dynamic.Interface, kinds *mapper, u *u
 	if err != nil {
 		return err
 	}
-	force := true
-	_, err = to.Patch(ctx, u.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+	_, err = to.Patch(ctx, u.GetName(), types.ApplyPatchType, data, how)
 	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 		return &terminal{err}
 	}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -166,6 +169,43 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 		return err
 	}
 	return awaitReady(ctx, c.Config, c.apiserver)
+}
+
+// KillContainer ends a container as a crash would, with the API server or without it. id is a
+// ContainerID of a pod's status.
+func (c *Cluster) KillContainer(ctx context.Context, id string) error {
+	if c.node == nil {
+		return ErrForeign
+	}
+	return c.node.killContainer(ctx, strings.TrimPrefix(id, "containerd://"))
+}
+
+// Volumes adds PersistentVolumes without a class to a cluster, folders of its node. A foreign
+// cluster is taken to make its own.
+func (c *Cluster) Volumes(ctx context.Context, count int) error {
+	if c.node == nil {
+		return nil
+	}
+	var manifests bytes.Buffer
+	for i := range count {
+		dir := c.node.file("volumes", strconv.Itoa(i))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		fmt.Fprintf(&manifests, `---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: lab-%d}
+spec:
+  capacity: {storage: 64Gi}
+  accessModes: [ReadWriteOnce]
+  local: {path: %q}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%s]}]}]
+`, i, dir, c.node.hostname())
+	}
+	return c.Apply(ctx, manifests.Bytes())
 }
 
 // Exec runs a command in a container of a pod (container empty: its only one) and returns what it

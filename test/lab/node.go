@@ -229,6 +229,13 @@ func (n *node) importImage(ctx context.Context, archive string) error {
 	return nil
 }
 
+func (n *node) killContainer(ctx context.Context, id string) error {
+	if err := run(ctx, "ctr", "--address", n.socket(), "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id); err != nil {
+		return fmt.Errorf("kill container %s of %s: %w", id, n.name(), err)
+	}
+	return nil
+}
+
 // dns returns the manifests of the cluster's DNS.
 func dns(mcs bool) ([]byte, error) {
 	t, err := template.ParseFS(manifests, "manifests/coredns.yaml")

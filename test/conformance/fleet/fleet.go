@@ -8,15 +8,14 @@ package fleet
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,33 +38,22 @@ type Options struct {
 // Fleet is a running clusterset.
 type Fleet struct {
 	*lab.Lab
-	root   string // of the source
+	// Dir is the administrator's folder.
+	Dir    string
 	binary string
-	dir    string // the administrator's folder
+	store  *relay
 }
 
 // Start starts a fleet for a test, and ends it with the test. It skips the test unless
 // `make e2e` runs it.
 func Start(t testing.TB, o Options) *Fleet {
 	t.Helper()
-	l := lab.StartTest(t, lab.Options{Clusters: len(o.Networks), CRDs: o.CRDs})
-	f := &Fleet{Lab: l, dir: filepath.Join(t.TempDir(), "clusterset")}
-	t.Cleanup(func() {
-		if t.Failed() {
-			f.logs(t)
-		}
-	})
-	var err error
-	if f.root, err = lab.SourceRoot(); err != nil {
-		t.Fatal(err)
-	}
-	f.binary = filepath.Join(t.TempDir(), "causeway")
-	f.run(t, nil, "go", "build", "-o", f.binary, "./cmd/causeway")
-	f.startStore(t)
+	f := StartBare(t, lab.Options{Clusters: len(o.Networks), CRDs: o.CRDs})
+	f.StartStore(t)
 	for i, a := range o.Networks {
 		for j, b := range o.Networks[:i] {
 			if a == b {
-				if err := l.Flat(t.Context(), i+1, j+1); errors.Is(err, lab.ErrForeign) {
+				if err := f.Flat(t.Context(), i+1, j+1); errors.Is(err, lab.ErrForeign) {
 					t.Skip("needs clusters whose pods reach each other:", err)
 				} else if err != nil {
 					t.Fatal(err)
@@ -73,14 +61,28 @@ func Start(t testing.TB, o Options) *Fleet {
 			}
 		}
 	}
-	for i, c := range l.Clusters {
+	for i, c := range f.Clusters {
 		f.Install(t, c, o.Networks[i])
 	}
 	return f
 }
 
-// startStore runs an etcd on this machine, where every cluster reaches it.
-func (f *Fleet) startStore(t testing.TB) {
+// StartBare starts clusters with nothing of Causeway in them: no store, no clusterset.
+func StartBare(t testing.TB, o lab.Options) *Fleet {
+	t.Helper()
+	f := &Fleet{Lab: lab.StartTest(t, o), Dir: filepath.Join(t.TempDir(), "clusterset")}
+	t.Cleanup(func() {
+		if t.Failed() {
+			f.logs(t)
+		}
+	})
+	f.binary = filepath.Join(t.TempDir(), "causeway")
+	f.Run(t, nil, "go", "build", "-o", f.binary, "./cmd/causeway")
+	return f
+}
+
+// StartStore prepares a clusterset: it runs an etcd on this machine, where every cluster reaches it.
+func (f *Fleet) StartStore(t testing.TB) {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(f.Machine, "0"))
 	if err != nil {
@@ -88,12 +90,12 @@ func (f *Fleet) startStore(t testing.TB) {
 	}
 	t.Cleanup(func() { l.Close() })
 	// Certificates first, then what runs with them, then its users.
-	args := []string{"clusterset", "init", Clusterset, "--dir", f.dir, "--etcd", "https://" + l.Addr().String()}
-	if _, err := f.output(t.Context(), nil, f.binary, append(args, "--wait", "1ms")...); err == nil {
+	args := []string{"clusterset", "init", Clusterset, "--dir", f.Dir, "--etcd", "https://" + l.Addr().String()}
+	if _, err := Output(t.Context(), nil, f.binary, append(args, "--wait", "1ms")...); err == nil {
 		t.Fatal("there is no etcd yet, and yet it is ready")
 	}
 	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(f.dir, "etcd", name))
+		data, err := os.ReadFile(filepath.Join(f.Dir, "etcd", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,75 +111,104 @@ func (f *Fleet) startStore(t testing.TB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	go forward(l, strings.TrimPrefix(s.Endpoint(), "https://"))
-	f.run(t, nil, f.binary, args...)
+	f.store = &relay{to: strings.TrimPrefix(s.Endpoint(), "https://"), conns: map[net.Conn]bool{}}
+	go f.store.serve(l)
+	f.Run(t, nil, f.binary, args...)
 }
 
-// forward passes connections on until the listener is closed.
-func forward(l net.Listener, to string) {
-	for {
-		in, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer in.Close()
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				return
-			}
-			defer out.Close()
-			go func() {
-				_, _ = io.Copy(out, in)
-				out.Close()
-			}()
-			_, _ = io.Copy(in, out)
-		}()
-	}
-}
+// CutStore ends all connections to the store, and every new one, until HealStore.
+func (f *Fleet) CutStore() { f.store.cut() }
 
-// Install adds a cluster to the clusterset and installs the chart in it, or again.
-func (f *Fleet) Install(t testing.TB, c *lab.Cluster, network string) {
+// HealStore ends CutStore.
+func (f *Fleet) HealStore() { f.store.heal() }
+
+// Install adds a cluster to the clusterset and installs the chart in it, or again. set are
+// further flags of helm.
+func (f *Fleet) Install(t testing.TB, c *lab.Cluster, network string, set ...string) {
 	t.Helper()
-	values := f.run(t, nil, f.binary, "cluster", "add", c.Name, "--dir", f.dir, "--region", "lab", "--network", network)
-	image := func(name string) (repository, tag string) {
-		image := lab.TestImage(t, name)
-		colon := strings.LastIndexByte(image, ':') // the registry may have a port
-		return image[:colon], image[colon+1:]
+	f.Helm(t, c, f.Values(t, c, network), slices.Concat(InstallArgs(t), []string{"--wait", "--timeout", "120s"}, set)...)
+}
+
+// Values are what `causeway cluster add` prints for a cluster.
+func (f *Fleet) Values(t testing.TB, c *lab.Cluster, network string) []byte {
+	t.Helper()
+	return f.Run(t, nil, f.binary, "cluster", "add", c.Name, "--dir", f.Dir, "--region", "lab", "--network", network)
+}
+
+// InstallArgs are helm's arguments that install the chart of a cluster, with Values as
+// standard input.
+func InstallArgs(t testing.TB) []string {
+	t.Helper()
+	args := []string{"upgrade", "--install", "causeway", "deploy/helm/causeway", "--namespace", "causeway-system", "--create-namespace", "--values", "-"}
+	return append(args, ImageArgs(t)...)
+}
+
+// ImageArgs are helm's flags for the images of the chart causeway.
+func ImageArgs(t testing.TB) []string {
+	t.Helper()
+	repository, tag := Image(t, "causeway")
+	envoy, envoyTag := Image(t, "causeway-envoy")
+	return []string{
+		"--set-string", "image.repository=" + repository, "--set-string", "image.tag=" + tag,
+		"--set-string", "crossing.image.repository=" + envoy, "--set-string", "crossing.image.tag=" + envoyTag,
 	}
-	repository, tag := image("causeway")
-	envoy, envoyTag := image("causeway-envoy")
-	f.Helm(t, c, values, "upgrade", "--install", "causeway", "deploy/helm/causeway", "--namespace", "causeway-system", "--create-namespace", "--values", "-",
-		"--set-string", "image.repository="+repository, "--set-string", "image.tag="+tag,
-		"--set-string", "crossing.image.repository="+envoy, "--set-string", "crossing.image.tag="+envoyTag,
-		"--wait", "--timeout", "120s")
+}
+
+// Image parts the name of lab.TestImage.
+func Image(t testing.TB, name string) (repository, tag string) {
+	t.Helper()
+	image := lab.TestImage(t, name)
+	colon := strings.LastIndexByte(image, ':') // the registry may have a port
+	return image[:colon], image[colon+1:]
 }
 
 // Helm runs helm for a cluster, from the root of the source.
 func (f *Fleet) Helm(t testing.TB, c *lab.Cluster, stdin []byte, args ...string) string {
 	t.Helper()
-	return string(f.run(t, stdin, "go", append([]string{"tool", "-modfile=.ci/tools/helm.mod", "helm", "--kubeconfig", c.Kubeconfig}, args...)...))
+	return string(f.Run(t, stdin, "go", helm(append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)...))
+}
+
+func helm(args ...string) []string {
+	return append([]string{"tool", "-modfile=.ci/tools/helm.mod", "helm"}, args...)
+}
+
+// HelmAlone runs helm where no cluster is needed.
+func HelmAlone(ctx context.Context, stdin []byte, args ...string) (string, error) {
+	out, err := Output(ctx, stdin, "go", helm(args...)...)
+	return string(out), err
 }
 
 // Causeway runs the causeway command as the administrator does.
 func (f *Fleet) Causeway(ctx context.Context, args ...string) (string, error) {
-	out, err := f.output(ctx, nil, f.binary, append(args, "--dir", f.dir)...)
+	out, err := Output(ctx, nil, f.binary, append(args, "--dir", f.Dir)...)
 	return string(out), err
 }
 
-func (f *Fleet) run(t testing.TB, stdin []byte, name string, args ...string) []byte {
+// Ask runs the causeway command as somebody does who asks the hubs.
+func (f *Fleet) Ask(ctx context.Context, args ...string) (string, error) {
+	out, err := Output(ctx, nil, f.binary, append(args, "--state", f.Dir)...)
+	return string(out), err
+}
+
+// Run runs a command from the root of the source, and gives what it has written to stdout.
+func (f *Fleet) Run(t testing.TB, stdin []byte, name string, args ...string) []byte {
 	t.Helper()
-	out, err := f.output(t.Context(), stdin, name, args...)
+	out, err := Output(t.Context(), stdin, name, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-func (f *Fleet) output(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+// Output runs a command as Run does. Its error has what the command wrote to stderr.
+func Output(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	dir, err := lab.SourceRoot()
+	if err != nil {
+		return nil, err
+	}
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = f.root, bytes.NewReader(stdin), &out, &errs
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, bytes.NewReader(stdin), &out, &errs
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(name), strings.Join(args, " "), err, errs.Bytes(), out.Bytes())
 	}
@@ -210,33 +241,4 @@ func Stays(t testing.TB, what string, ask func() error) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-}
-
-// Answers is what the client of the image causeway-test prints of requests.
-type Answers struct {
-	Answers []struct {
-		Status                  int
-		Cluster, Namespace, Pod string
-		Body, Error             string
-	}
-	Clusters, Pods map[string]int
-	Failed         int
-}
-
-// Records is what it prints of a look-up.
-type Records struct {
-	RCode   string
-	Records []string
-}
-
-// Client runs the client in a pod and reads what it prints.
-func Client[T any](ctx context.Context, c *lab.Cluster, namespace, pod string, argv ...string) (out T, err error) {
-	text, err := c.Exec(ctx, namespace, pod, "", append([]string{"/usr/local/bin/causeway-test"}, argv...)...)
-	if err != nil {
-		return out, err
-	}
-	if err := json.Unmarshal([]byte(text), &out); err != nil {
-		return out, fmt.Errorf("%q: %w", text, err)
-	}
-	return out, nil
 }
