@@ -58,6 +58,8 @@ const (
 // BootstrapConfig says how an Envoy starts.
 type BootstrapConfig struct {
 	Proxy Proxy
+	// Instance tells the Envoys of a proxy apart, if it has several: see Proxy.NodeID.
+	Instance string
 	// Region and Zone of the proxy's cluster; may be empty.
 	Region, Zone string
 	// XDSAddress is the agent's host:port.
@@ -82,7 +84,7 @@ type BootstrapConfig struct {
 }
 
 func (c BootstrapConfig) validate() error {
-	for _, s := range []string{c.Proxy.ID(), c.Region, c.Zone, c.XDSAddress, c.ServerID, c.Dir, c.Credential, c.AdminSocket} {
+	for _, s := range []string{c.Proxy.NodeID(c.Instance), c.Region, c.Zone, c.XDSAddress, c.ServerID, c.Dir, c.Credential, c.AdminSocket} {
 		if !utf8.ValidString(s) {
 			return fmt.Errorf("%q is not UTF-8", s)
 		}
@@ -118,7 +120,7 @@ func Bootstrap(c BootstrapConfig) (map[string][]byte, error) {
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node: &corev3.Node{
-			Id:       c.Proxy.ID(),
+			Id:       c.Proxy.NodeID(c.Instance),
 			Cluster:  string(c.Proxy.Cluster),
 			Locality: &corev3.Locality{Region: c.Region, Zone: c.Zone, SubZone: string(c.Proxy.Cluster)},
 		},

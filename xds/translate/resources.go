@@ -6,6 +6,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -32,9 +33,27 @@ type Proxy struct {
 	Name      string // gateway: the Gateway's name; else free
 }
 
-// ID is the Envoy's node id: "cluster/role/namespace/name".
+// ID names the proxy: "cluster/role/namespace/name".
 func (p Proxy) ID() string {
 	return string(p.Cluster) + "/" + string(p.Role) + "/" + p.Namespace + "/" + p.Name
+}
+
+// instanceMark parts a node id: no name of Kubernetes has it.
+const instanceMark = "~"
+
+// NodeID is the node id of one of the proxy's Envoys. instance tells it from the others: two
+// with the same id would end each other's streams. Empty: there is but one.
+func (p Proxy) NodeID(instance string) string {
+	if instance == "" {
+		return p.ID()
+	}
+	return p.ID() + instanceMark + instance
+}
+
+// ProxyOfNode is the ID of the proxy in a NodeID.
+func ProxyOfNode(id string) string {
+	id, _, _ = strings.Cut(id, instanceMark)
+	return id
 }
 
 // Transport is what a listener's socket speaks. The same port of both transports

@@ -205,3 +205,14 @@ func BenchmarkEndpointChange(b *testing.B) {
 		}
 	}
 }
+
+// Envoys of one proxy have node ids of their own, in which the proxy is found again.
+func TestNodeID(t *testing.T) {
+	p := Proxy{Cluster: "west", Role: RoleCrossing, Namespace: "causeway-system", Name: "crossing"}
+	for _, instance := range []string{"", "causeway-crossing-5775cd5d45-h5w82", "a~b"} {
+		id := p.NodeID(instance)
+		if ProxyOfNode(id) != p.ID() || (id == p.ID()) != (instance == "") {
+			t.Errorf("%q: node %s is of proxy %s", instance, id, ProxyOfNode(id))
+		}
+	}
+}

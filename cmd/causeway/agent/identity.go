@@ -36,7 +36,7 @@ func (a *Agent) authorize(ctx context.Context, node *corev3.Node) (string, error
 		return "", err
 	}
 	id := translate.Proxy{Cluster: a.cfg.Cluster, Role: translate.Role(who.Role), Namespace: who.Namespace, Name: who.Name}.ID()
-	if node.GetId() != id {
+	if translate.ProxyOfNode(node.GetId()) != id {
 		return "", fmt.Errorf("the node calls itself %q, its certificate is for %q: start Envoy with the bootstrap that was made with the certificate", node.GetId(), id)
 	}
 	return id, nil

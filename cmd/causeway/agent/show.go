@@ -6,13 +6,14 @@ import (
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
-// Proxies tells how the wanted Envoys fare, also those that have never connected. The
-// agent may be nil: then nobody serves them.
+// Proxies tells how the wanted proxies fare, also those that have never connected: of several
+// Envoys of one, how that fares which is connected and furthest behind. The agent may be nil:
+// then nobody serves them.
 func Proxies(a *Agent, wanted []translate.Proxy) []query.Proxy {
 	status := map[string]server.ProxyStatus{}
 	if a != nil {
 		for _, p := range a.XDS().Proxies() {
-			if old, ok := status[p.Proxy]; !ok || p.Connected && !old.Connected {
+			if old, ok := status[p.Proxy]; !ok || p.Connected && (!old.Connected || old.InSync() && !p.InSync()) {
 				status[p.Proxy] = p
 			}
 		}

@@ -33,6 +33,7 @@ import (
 
 type options struct {
 	role, name, namespace string
+	instance              string
 	cluster, clusterset   string
 	region, zone          string
 	identity, xds         string
@@ -62,10 +63,12 @@ pods of Gateways.`,
 		},
 	}
 	env := os.Getenv
+	host, _ := os.Hostname()
 	f := cmd.Flags()
 	f.StringVar(&o.role, "role", string(identity.RoleCrossing), "role of the Envoy: crossing or gateway")
 	f.StringVar(&o.name, "name", agent.CrossingName, "name of the proxy; a gateway's is its Gateway's")
 	f.StringVar(&o.namespace, "namespace", orDefault(env("CAUSEWAY_NAMESPACE"), agent.SystemNamespace), "namespace of the pod ($CAUSEWAY_NAMESPACE)")
+	f.StringVar(&o.instance, "instance", host, "tells the pods of the proxy apart: the pod's name")
 	f.StringVar(&o.cluster, "cluster", env("CAUSEWAY_CLUSTER"), "name of the cluster ($CAUSEWAY_CLUSTER)")
 	f.StringVar(&o.clusterset, "clusterset", env("CAUSEWAY_CLUSTERSET_NAME"), "name of the clusterset ($CAUSEWAY_CLUSTERSET_NAME)")
 	f.StringVar(&o.region, "region", env("CAUSEWAY_REGION"), "region of the cluster ($CAUSEWAY_REGION)")
@@ -127,7 +130,7 @@ func (o *options) run(ctx context.Context) error {
 	}
 	admin := filepath.Join(o.dir, "admin.sock")
 	files, err := translate.Bootstrap(translate.BootstrapConfig{
-		Proxy:  translate.Proxy{Cluster: cluster.ID(o.cluster), Role: translate.Role(o.role), Namespace: o.namespace, Name: o.name},
+		Proxy: translate.Proxy{Cluster: cluster.ID(o.cluster), Role: translate.Role(o.role), Namespace: o.namespace, Name: o.name}, Instance: o.instance,
 		Region: o.region, Zone: o.zone, XDSAddress: o.xds, ServerID: server.String(), Dir: o.dir, Credential: certs, AdminSocket: admin,
 	})
 	if err != nil {
