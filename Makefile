@@ -89,7 +89,7 @@ golden: ## Rewrite the goldens; review the diff
 # Real clusters for `make lab`.
 CLUSTERS ?= 2
 # Packages with tests that need it.
-E2E ?= ./test/lab/... ./deploy/images ./test/conformance/... ./test/gateways ./test/e2e
+E2E ?= $(if $(CAUSEWAY_E2E_KUBECONFIGS),,./test/lab/... ./deploy/images) ./test/conformance/... ./test/gateways ./test/e2e
 
 .PHONY: lab
 lab: ## Start CLUSTERS real Kubernetes clusters on this machine, without Docker (root; ten minutes the first time)
@@ -104,7 +104,7 @@ lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server
 	@$(GO) run ./test/lab/cmd/lab build
 
 .PHONY: e2e
-e2e: lab-build ## End-to-end tests on real clusters (root). E2E=./test/lab runs one package
+e2e: $(if $(CAUSEWAY_E2E_KUBECONFIGS),,lab-build) ## End-to-end tests on real clusters (root), or on those of $$CAUSEWAY_E2E_KUBECONFIGS. E2E=./test/lab runs one package
 	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e IMAGES=causeway,causeway-envoy,causeway-test,etcd
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 

@@ -54,6 +54,15 @@ func newCluster(t *testing.T, c *lab.Cluster, network string) cluster {
 	if out.dynamic, err = dynamic.NewForConfig(c.Config); err != nil {
 		t.Fatal(err)
 	}
+	if c.Foreign() {
+		t.Cleanup(func() {
+			for _, ns := range []string{shop, many, system} {
+				if err := out.api.CoreV1().Namespaces().Delete(context.Background(), ns, metav1.DeleteOptions{}); err != nil && !isNotFound(err) {
+					t.Error(err)
+				}
+			}
+		})
+	}
 	return out
 }
 

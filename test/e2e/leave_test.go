@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ import (
 func (w *world) remove(t *testing.T) {
 	w.one.imports(t, "at-"+w.two.Name, w.two.Name)
 	for _, other := range []int{0, 1} { // the machine has the store
-		if err := w.Cut(t.Context(), other, 2); err != nil && err != lab.ErrForeign {
+		if err := w.Cut(t.Context(), other, 2); err != nil && !errors.Is(err, lab.ErrForeign) {
 			t.Fatal(err)
 		}
 	}
@@ -31,7 +32,7 @@ func (w *world) remove(t *testing.T) {
 	}
 	w.one.imports(t, "at-"+w.two.Name)
 	for _, other := range []int{0, 1} {
-		if err := w.Heal(t.Context(), other, 2); err != nil && err != lab.ErrForeign {
+		if err := w.Heal(t.Context(), other, 2); err != nil && !errors.Is(err, lab.ErrForeign) {
 			t.Fatal(err)
 		}
 	}

@@ -56,6 +56,10 @@ func newCluster(n *node) (*Cluster, error) {
 	}, nil
 }
 
+// Foreign says that the cluster is not a lab's, but one of $CAUSEWAY_E2E_KUBECONFIGS: this
+// machine may not reach its pods, and what a test leaves in it stays.
+func (c *Cluster) Foreign() bool { return c.node == nil }
+
 func nameOf(n int) string { return fmt.Sprintf("c%d", n) }
 
 // up starts all processes, the later ones when what they need answers, and returns
