@@ -14,7 +14,7 @@ WORLDS ?= 100
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/causeway
@@ -58,7 +58,7 @@ fmt:
 .PHONY: lint
 lint: ## golangci-lint, pinned
 	@$(GO) vet ./... && $(GOLANGCI) run ./...
-	@cd $(SUITE) && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/.ci/tools/golangci-lint.mod golangci-lint run ./...
+	@for d in $(SUITES); do cd $(CURDIR)/$$d && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/.ci/tools/golangci-lint.mod golangci-lint run ./... || exit 1; done
 
 .PHONY: race
 race: ## Tests under the race detector (real etcd and Envoy included)
@@ -108,15 +108,21 @@ e2e: $(if $(CAUSEWAY_E2E_KUBECONFIGS),,lab-build) ## End-to-end tests on real cl
 	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e IMAGES=causeway,causeway-envoy,causeway-test,etcd
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 
-# The suite of Gateway API, which is a module of its own; a test of it, a channel, all by regular expressions.
-SUITE := test/conformance/gateway
+# Runs of Gateway API's suite, and of tests like its, which are modules of their own; its
+# tests and channels by regular expressions.
+SUITES := test/conformance/gateway test/conformance/federation
 RUN ?= .
 CHANNEL ?= .
 
 .PHONY: conformance
 conformance: lab-build ## Gateway API's own conformance suite on a real cluster (root). RUN=HTTPRouteCORS: a part; CHANNEL=standard
 	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(MAKE) -s images VERSION=e2e OUT=dist/e2e
-	@cd $(SUITE) && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)'
+	@cd test/conformance/gateway && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)'
+
+.PHONY: conformance-federation
+conformance-federation: lab-build ## Tests like its, of ServiceImports as backends, on two clusters (root). RUN=TLS: a part
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(MAKE) -s images VERSION=e2e OUT=dist/e2e
+	@cd test/conformance/federation && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 30m -parallel 4 -count 1 -v -run '^TestFederation$$/$(RUN)'
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,12 +12,7 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/client-go/dynamic"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance"
 	confv1 "sigs.k8s.io/gateway-api/conformance/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance/tests"
@@ -27,64 +21,30 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/test/conformance/fleet"
+	"github.com/causeway-mesh/causeway/test/conformance/gateway/upstream"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
 
-// class is the GatewayClass of all Gateways of the suite. It is none of Causeway's own:
-// what makes a class ours is its controller alone.
-const class = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: gateway-conformance}
-spec: {controllerName: causeway.dev/gateway-controller}
-`
-
-var profiles = []suite.ConformanceProfileName{
-	suite.GatewayHTTPConformanceProfileName, suite.GatewayGRPCConformanceProfileName, suite.GatewayTLSConformanceProfileName,
-	suite.GatewayTCPConformanceProfileName, suite.GatewayUDPConformanceProfileName,
-}
-
 func TestGatewayAPI(t *testing.T) {
+	version := version(t) // before the first report changes the tree
 	for _, channel := range []lab.Channel{lab.Experimental, lab.Standard} {
-		t.Run(string(channel), func(t *testing.T) { runChannel(t, channel) })
+		t.Run(string(channel), func(t *testing.T) { runChannel(t, channel, version) })
 	}
 }
 
-func runChannel(t *testing.T, channel lab.Channel) {
+func runChannel(t *testing.T, channel lab.Channel, version string) {
 	f := fleet.Start(t, fleet.Options{Networks: []string{"one"}, CRDs: lab.CRDs{GatewayAPI: channel, MCS: true}})
 	c := f.Clusters[0]
-	archives, err := buildImages(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.LoadImage(t.Context(), archives...); err != nil && !errors.Is(err, lab.ErrForeign) {
-		t.Fatal(err)
-	}
-	if err := c.Apply(t.Context(), []byte(class)); err != nil {
-		t.Fatal(err)
-	}
-	awaitFeatures(t, c)
+	upstream.Load(t, c)
+	upstream.Classify(t, c)
 
-	t.Setenv("KUBECONFIG", c.Kubeconfig)
 	report := filepath.Join(t.TempDir(), "report.yaml")
 	runs := &record{begun: time.Now(), state: map[string]state{}}
 	t.Run("tests", func(t *testing.T) {
-		o := conformance.DefaultOptions(t)
-		o.RestConfig.QPS = -1
-		o.CleanupBaseResources = false // they go with the cluster
-		o.ConformanceProfiles = profiles
-		if o.UsableNetworkAddresses == nil && c.LoadBalancers4.IsValid() {
-			// Services that ask for no address get the lowest.
-			usable := c.LoadBalancers4.Addr().As4()
-			usable[3] = 254
-			o.UsableNetworkAddresses = []gatewayv1.GatewaySpecAddress{address(fmt.Sprintf("%d.%d.%d.%d", usable[0], usable[1], usable[2], usable[3]))}
-		}
-		if o.UnusableNetworkAddresses == nil {
-			o.UnusableNetworkAddresses = []gatewayv1.GatewaySpecAddress{address("192.0.2.1")} // RFC 5737: nobody's
-		}
+		o := upstream.Options(t, c)
 		o.Implementation = confv1.Implementation{
 			Organization: "causeway-mesh", Project: "causeway", URL: "https://github.com/causeway-mesh/causeway",
-			Version: version(t), Contact: []string{"https://github.com/causeway-mesh/causeway/issues/new"},
+			Version: version, Contact: []string{"https://github.com/causeway-mesh/causeway/issues/new"},
 		}
 		o.ReportOutputPath = report
 		o.Hook = runs.hear
@@ -121,10 +81,6 @@ func runChannel(t *testing.T, channel lab.Channel) {
 	fmt.Println("report:", path)
 }
 
-func address(ip string) gatewayv1.GatewaySpecAddress {
-	return gatewayv1.GatewaySpecAddress{Type: new(gatewayv1.IPAddressType), Value: ip}
-}
-
 // version is the commit's.
 func version(t *testing.T) string {
 	out, err := exec.CommandContext(t.Context(), "git", "describe", "--tags", "--always", "--dirty").Output()
@@ -132,28 +88,6 @@ func version(t *testing.T) string {
 		t.Fatal("git describe:", err)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// awaitFeatures waits until the class says what its controller supports: the suite reads
-// that before it waits for anything.
-func awaitFeatures(t *testing.T, c *lab.Cluster) {
-	t.Helper()
-	d, err := dynamic.NewForConfig(c.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fleet.Eventually(t, "the GatewayClass lists its features", func() error {
-		u, err := d.Resource(schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gatewayclasses"}).Get(t.Context(), "gateway-conformance", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if list, _, err := unstructured.NestedSlice(u.Object, "status", "supportedFeatures"); err != nil {
-			return err
-		} else if len(list) == 0 {
-			return fmt.Errorf("its status is %v", u.Object["status"])
-		}
-		return nil
-	})
 }
 
 // record is what became of each test.

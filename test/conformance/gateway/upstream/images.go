@@ -1,4 +1,4 @@
-package gateway
+package upstream
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 
 var imageLine = regexp.MustCompile(`(?m)^\s*(?:- )?image:\s*["']?([^\s"']+)`)
 
-// suiteImages lists the images that the suite's tests of gateways name.
-func suiteImages() ([]string, error) {
+// imageNames lists the images that the suite's tests of gateways name.
+func imageNames() ([]string, error) {
 	var out []string
 	err := fs.WalkDir(conformance.Manifests, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || path.Ext(p) != ".yaml" || strings.HasPrefix(p, "mesh/") || strings.HasPrefix(p, "tests/mesh/") {
@@ -38,10 +38,10 @@ func suiteImages() ([]string, error) {
 	return slices.Compact(out), err
 }
 
-// buildImages builds the images in dir from the source of the suite's own module, and of
+// Images builds the images in dir from the source of the suite's own module, and of
 // CoreDNS, and returns the archives.
-func buildImages(ctx context.Context, dir string) ([]string, error) {
-	names, err := suiteImages()
+func Images(ctx context.Context, dir string) ([]string, error) {
+	names, err := imageNames()
 	if err != nil {
 		return nil, err
 	}
