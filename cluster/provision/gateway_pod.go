@@ -75,7 +75,7 @@ func (in *gatewayInput) container() corev1.Container {
 		Args: []string{
 			"proxy", "--role=gateway", "--name=" + in.name.Name, "--namespace=" + in.name.Namespace,
 			"--cluster=" + s.Cluster, "--clusterset=" + s.Clusterset, "--region=" + s.Region, "--zone=" + s.Zone,
-			fmt.Sprintf("--probe=:%d", ProbePort), fmt.Sprintf("--drain=%ds", drainSeconds), "--output",
+			fmt.Sprintf("--probe=:%d", ProbePort), fmt.Sprintf("--drain=%ds", drainSeconds),
 		},
 		// One that has got its configuration within a second takes traffic within two.
 		StartupProbe:   &corev1.Probe{ProbeHandler: probe("/readyz"), PeriodSeconds: 1, FailureThreshold: 300},

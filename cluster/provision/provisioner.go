@@ -23,8 +23,9 @@ const (
 	writeTimeout = 10 * time.Second
 	firstRetry   = 200 * time.Millisecond
 	longestRetry = 30 * time.Second
-	// servedRetry is how long gateways that don't serve a port yet are left alone.
-	servedRetry = 300 * time.Millisecond
+	// firstWait and longestWait bound how long gateways that don't serve a port yet are
+	// left alone.
+	firstWait, longestWait = 100 * time.Millisecond, 10 * time.Second
 	// foreignRetry is how often it is looked whether what stands in our way is gone.
 	foreignRetry = 30 * time.Second
 	// versionRetry is how often it is asked in which version ServiceImports are served.
@@ -247,7 +248,7 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 	case len(out.apply)+len(out.remove) > 0 && out.problem == "":
 		return 0, true, nil
 	case out.waits:
-		return servedRetry, false, nil
+		return 0, false, errWaits
 	case out.problem != "":
 		return foreignRetry, false, nil
 	}

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
@@ -104,14 +105,32 @@ func (w *writer) count(o metav1.Object, verb string, err error) {
 }
 
 // rounds looks at names until there is nothing to do for any of them: each at once when
-// it is touched, by one goroutine at a time, and again after what failed.
+// it is touched, by one goroutine at a time, and again after what failed or what it has
+// to wait for: ever later, until it succeeds or is touched.
 type rounds struct {
 	what string // of names, for the log
 	log  *slog.Logger
 
 	mu    sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[Name] // nil unless run runs
+	waits jittered
 }
+
+// errWaits says that a name waits for something that nobody tells of: nothing failed.
+var errWaits = errors.New("it has to be looked at again later")
+
+// jittered is a limiter whose pauses differ by up to a quarter, so that what began at
+// once does not go on at once.
+type jittered struct {
+	workqueue.TypedRateLimiter[Name]
+}
+
+func exponential(first, longest time.Duration) jittered {
+	return jittered{workqueue.NewTypedItemExponentialFailureRateLimiter[Name](first, longest)}
+}
+
+// When implements workqueue.TypedRateLimiter.
+func (j jittered) When(n Name) time.Duration { return wait.Jitter(j.TypedRateLimiter.When(n), 0.25) }
 
 // touch says that names have to be looked at. It never blocks. Unless run runs it does
 // nothing: run begins with all.
@@ -122,17 +141,18 @@ func (r *rounds) touch(names ...Name) {
 		return
 	}
 	for _, n := range names {
+		r.waits.Forget(n)
 		r.queue.Add(n)
 	}
 }
 
 // run calls pass for those that all gives and those that are touched, until ctx ends.
 // pass does one step; again says that there may be more to do, next when to look
-// without being told.
+// without being told. errWaits is no failure.
 func (r *rounds) run(ctx context.Context, all func() []Name, pass func(context.Context, Name) (next time.Duration, again bool, err error)) {
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[Name](firstRetry, longestRetry))
+	queue := workqueue.NewTypedRateLimitingQueue[Name](exponential(firstRetry, longestRetry))
 	r.mu.Lock()
-	r.queue = queue
+	r.queue, r.waits = queue, exponential(firstWait, longestWait)
 	r.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, n := range all() {
@@ -165,6 +185,10 @@ func (r *rounds) see(ctx context.Context, queue workqueue.TypedRateLimitingInter
 		switch {
 		case ctx.Err() != nil:
 			return
+		case errors.Is(err, errWaits):
+			queue.Forget(n)
+			queue.AddAfter(n, r.waits.When(n))
+			return
 		case err != nil:
 			if !apierrors.IsConflict(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				r.log.Warn("what is needed can't be written; it is tried again", "for", fmt.Sprintf("%s %s", r.what, n), "error", err)
@@ -175,6 +199,7 @@ func (r *rounds) see(ctx context.Context, queue workqueue.TypedRateLimitingInter
 			continue
 		}
 		queue.Forget(n)
+		r.waits.Forget(n)
 		if next > 0 {
 			queue.AddAfter(n, next)
 		}

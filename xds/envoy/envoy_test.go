@@ -345,3 +345,34 @@ func TestSocketsWithLongNamesAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// In a container Envoy's log is the container's: no file is written.
+func TestOutput(t *testing.T) {
+	p, socket := prepare(t)
+	file := p.LogPath
+	r, w := io.Pipe()
+	p.LogPath, p.Output = "", w
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		err := p.Run(ctx)
+		_ = w.Close()
+		ended <- err
+	}()
+	log := make(chan string, 1)
+	go func() {
+		all, _ := io.ReadAll(r)
+		log <- string(all)
+	}()
+	ready(t, socket)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if all := <-log; !strings.Contains(all, "starting main dispatch loop") {
+		t.Errorf("Envoy's output is %q", all)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("a log file: %v", err)
+	}
+}

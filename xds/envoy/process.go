@@ -21,8 +21,9 @@ type Process struct {
 	// LogPath takes what Envoy prints. It is rotated once it has grown beyond
 	// MaxLog, when Envoy starts and while it runs.
 	LogPath string
-	// Output, if not nil, takes what Envoy prints instead.
-	Output      *os.File
+	// Output, if not nil, takes what Envoy prints instead: os.Stderr in a container,
+	// whose log others rotate. It must not fail or block for long; Envoy waits for it.
+	Output      io.Writer
 	LogLevel    string // Envoy's --log-level; "warning" if empty
 	Concurrency int    // worker threads; 1 if zero
 	Logger      *slog.Logger
@@ -85,8 +86,11 @@ func (p Process) Run(ctx context.Context) error {
 		if time.Since(start) > steady {
 			pause = minPause
 		}
-		p.Logger.Error("Envoy ended by itself and is started again", "bootstrap", p.Bootstrap, "error", err,
-			"in", pause, "log", p.LogPath, "last", lastLines(p.LogPath, 3))
+		args := []any{"bootstrap", p.Bootstrap, "error", err, "in", pause}
+		if p.Output == nil {
+			args = append(args, "log", p.LogPath, "last", lastLines(p.LogPath, 3))
+		}
+		p.Logger.Error("Envoy ended by itself and is started again", args...)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -108,8 +112,8 @@ func (p Process) once(ctx context.Context, a *admin) error {
 }
 
 func (p Process) exec(ctx context.Context, a *admin) error {
-	var log io.Writer = p.Output
-	if p.Output == nil {
+	log := p.Output
+	if log == nil {
 		f, err := openLog(p.LogPath, MaxLog)
 		if err != nil {
 			return err

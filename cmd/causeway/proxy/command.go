@@ -2,7 +2,8 @@
 // It proves by the pod's ServiceAccount token who it is (cluster/attest), gets the
 // certificate with which Envoy speaks xDS, writes Envoy's bootstrap, and runs Envoy:
 // it starts it again when it crashes, renews its certificate without a restart, and
-// drains it when the pod is told to stop.
+// drains it when the pod is told to stop. What Envoy logs is the container's output, on
+// stderr beside what this process logs: the kubelet keeps and rotates it.
 //
 // An agent that is away hinders the first start alone; later Envoy goes on with what it
 // has, and renewals are tried again.
@@ -40,7 +41,6 @@ type options struct {
 	token, roots, dir     string
 	envoy, probe          string
 	logLevel              string
-	output                bool
 	concurrency           int
 	drain                 time.Duration
 	verbose               bool
@@ -77,11 +77,10 @@ pods of Gateways.`,
 	f.StringVar(&o.xds, "xds", orDefault(env("CAUSEWAY_XDS"), "causeway-agent."+agent.SystemNamespace+".svc:15010"), "where the agents serve xDS, HOST:PORT ($CAUSEWAY_XDS)")
 	f.StringVar(&o.token, "token", "/var/run/secrets/causeway.dev/token", "file with a ServiceAccount token for the audience causeway.dev/CLUSTER.CLUSTERSET")
 	f.StringVar(&o.roots, "roots", "/etc/causeway/trust/ca.crt", "file with the roots of the cluster's trust domain, as the agent keeps them in the ConfigMap causeway-trust")
-	f.StringVar(&o.dir, "dir", "/run/causeway", "folder for the bootstrap, the certificate, the log and the admin socket; it must be the pod's own")
+	f.StringVar(&o.dir, "dir", "/run/causeway", "folder for the bootstrap, the certificate and the admin socket; it must be the pod's own")
 	f.StringVar(&o.envoy, "envoy", "", "the Envoy to run; else $CAUSEWAY_ENVOY or PATH")
 	f.StringVar(&o.probe, "probe", ":8081", "address of /livez and /readyz; empty: none")
 	f.StringVar(&o.logLevel, "log-level", "warning", "level of what Envoy logs of itself")
-	f.BoolVar(&o.output, "output", false, "let Envoy print what it logs, instead of keeping it in --dir")
 	f.IntVar(&o.concurrency, "concurrency", runtime.GOMAXPROCS(0), "Envoy's worker threads")
 	f.DurationVar(&o.drain, "drain", translate.CrossingConnection+5*time.Second, "how long Envoy turns its clients away before it stops: longer than clients in other networks use a connection")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -152,11 +151,8 @@ func (o *options) run(ctx context.Context) error {
 			return nil // told to stop before it began
 		}
 		p := envoy.Process{
-			Path: path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), LogPath: filepath.Join(o.dir, "envoy.log"), Logger: log,
+			Path: path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), Output: o.errs, Logger: log,
 			LogLevel: o.logLevel, Concurrency: o.concurrency, Admin: admin, Drain: o.drain, Grace: 5 * time.Second,
-		}
-		if o.output {
-			p.Output = os.Stdout
 		}
 		return p.Run(ctx)
 	})
