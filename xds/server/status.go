@@ -37,6 +37,29 @@ func (p ProxyStatus) InSync() bool {
 	return p.Connected && p.Revision == p.Acked && p.RejectedTotal == 0
 }
 
+// Behind counts the connected nodes of a proxy that have still to answer for something that
+// was Set for it last. One that rejects has answered.
+func (s *Server) Behind(proxyID string) (nodes int) {
+	s.mu.Lock()
+	p := s.proxies[proxyID]
+	s.mu.Unlock()
+	if p == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nodes {
+		pending := 0
+		for _, t := range n.status.types {
+			pending += t.Pending
+		}
+		if n.status.Connected && (n.applied != p.seq || pending > 0) {
+			nodes++
+		}
+	}
+	return nodes
+}
+
 // TypeStatus is the part of a ProxyStatus about one type of resource.
 type TypeStatus struct {
 	TypeURL string

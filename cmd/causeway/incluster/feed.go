@@ -26,6 +26,7 @@ type feed struct {
 	standing func(namespace, name string) (provision.Standing, bool)
 	// gateway tells how a Gateway that is run stands; false: nobody knows yet.
 	gateway func(namespace, name string) (provision.GatewayStanding, bool)
+	taken   *taken
 
 	// experimental tells whether the cluster has Gateway API's experimental channel.
 	experimental func() bool
@@ -111,11 +112,23 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 	}
 	of, runs := gatewayBehind(res, ref)
 	if v == nil || !runs {
+		if ref.Kind == cluster.KindGateway {
+			f.taken.forget(of)
+		}
 		return v, true
 	}
 	st, ok := f.gateway(of.Namespace, of.Name)
 	if !ok {
 		return nil, false
+	}
+	if ref.Kind == cluster.KindGateway && st.Programmed.Status == metav1.ConditionTrue {
+		behind, known := f.taken.look(of, v.Generation)
+		if !known {
+			return nil, false
+		}
+		if behind > 0 {
+			st = unanswered(st, behind)
+		}
 	}
 	return provided(ref.Kind, v, st), true
 }

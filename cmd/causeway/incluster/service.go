@@ -142,7 +142,11 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 // assemble makes the parts that depend on nothing but each other.
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
-	s.feed = &feed{local: id, experimental: func() bool { return s.source.Experimental() }, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: func(refs []cluster.Ref) { s.writer.Judged(refs) }, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
+	judged := func(refs []cluster.Ref) { s.writer.Judged(refs) }
+	took := &taken{judged: judged, behind: func(n provision.Name) int {
+		return s.agent.XDS().Behind(translate.Proxy{Cluster: id, Role: translate.RoleGateway, Namespace: n.Namespace, Name: n.Name}.ID())
+	}}
+	s.feed = &feed{taken: took, local: id, experimental: func() bool { return s.source.Experimental() }, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: judged, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
 	g, err := s.dir.GossipConfig(o.gossip, o.advertise, o.join, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
@@ -393,6 +397,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.source.Run(serving, s.agent) })
 	g.Go(func() error { return s.imports.Watch(serving) })
 	g.Go(func() error { return s.serveProxies(draining) })
+	g.Go(func() error { s.feed.taken.follow(serving, s.agent.XDS().Changed); return nil })
 	g.Go(func() error { return s.reload(serving) })
 	g.Go(func() error { return s.attestation(serving) })
 	g.Go(func() error { return s.query.Run(serving, s.listeners["--listen"]) })

@@ -1,0 +1,116 @@
+package incluster
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/causeway-mesh/causeway/cluster"
+	"github.com/causeway-mesh/causeway/cluster/provision"
+	"github.com/causeway-mesh/causeway/cluster/status"
+)
+
+func condition(kind string, ok bool, reason string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason}
+	if ok {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+// What the resolver finds fit to be programmed is so once it is provided; what it doesn't
+// stays as it says, and so does what else it says.
+func TestProvided(t *testing.T) {
+	ip := gatewayv1.IPAddressType
+	v := &status.Verdict{
+		Generation: 3, Conditions: []metav1.Condition{condition("Accepted", true, "Accepted"), condition("Programmed", true, "Programmed")},
+		Listeners: []status.Listener{
+			{Name: "good", AttachedRoutes: 2, Conditions: []metav1.Condition{condition("Accepted", true, "Accepted"), condition("Programmed", true, "Programmed")}},
+			{Name: "bad", Conditions: []metav1.Condition{condition("Programmed", false, "Invalid")}},
+		},
+	}
+	show := func(v *status.Verdict) string {
+		out := fmt.Sprint(len(v.Addresses))
+		for _, c := range v.Conditions {
+			out += " " + c.Type + "=" + string(c.Status) + "/" + c.Reason
+		}
+		for _, l := range v.Listeners {
+			out += fmt.Sprintf(" %s:%d", l.Name, l.AttachedRoutes)
+			for _, c := range l.Conditions {
+				out += "," + c.Type + "=" + string(c.Status) + "/" + c.Reason
+			}
+		}
+		return out
+	}
+	before := show(v)
+	there := provision.GatewayStanding{Programmed: condition("Programmed", true, "Programmed"), Addresses: []gatewayv1.GatewayStatusAddress{{Type: &ip, Value: "192.0.2.1"}}}
+	missing := provision.GatewayStanding{Programmed: condition("Programmed", false, "AddressNotAssigned")}
+	const good = " good:2,Accepted=True/Accepted,Programmed=True/Programmed bad:0,Programmed=False/Invalid"
+	const wait = " good:2,Accepted=True/Accepted,Programmed=False/Pending bad:0,Programmed=False/Invalid"
+	for _, c := range []struct {
+		kind cluster.Kind
+		st   provision.GatewayStanding
+		want string
+	}{
+		{cluster.KindGateway, there, "1 Accepted=True/Accepted Programmed=True/Programmed" + good},
+		{cluster.KindGateway, missing, "0 Accepted=True/Accepted Programmed=False/AddressNotAssigned" + wait},
+		{cluster.KindListenerSet, there, "0 Accepted=True/Accepted Programmed=True/Programmed" + good},
+		{cluster.KindListenerSet, missing, "0 Accepted=True/Accepted Programmed=False/Pending" + wait},
+	} {
+		if got := show(provided(c.kind, v, c.st)); got != c.want {
+			t.Errorf("%s that stands %s:\n%s, want\n%s", c.kind, c.st.Programmed.Reason, got, c.want)
+		}
+	}
+	if after := show(v); after != before {
+		t.Errorf("the verdict was changed: %s", after)
+	}
+	if got := provided(cluster.KindGateway, v, missing); got.Addresses == nil {
+		t.Error("addresses that are gone would stay in the status")
+	}
+}
+
+// The status of a new generation waits for Envoys, not for ever, and for one time.
+func TestTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		edge := provision.Name{Namespace: "shop", Name: "edge"}
+		var late, judged atomic.Int32
+		late.Store(1)
+		k := &taken{behind: func(provision.Name) int { return int(late.Load()) }, judged: func(r []cluster.Ref) { judged.Add(int32(len(r))) }}
+		expect := func(what string, generation int64, behind int, known bool) {
+			t.Helper()
+			if b, ok := k.look(edge, generation); b != behind || ok != known {
+				t.Errorf("%s: %d behind, known %v; want %d, %v", what, b, ok, behind, known)
+			}
+		}
+		expect("a new generation", 1, 1, false)
+		time.Sleep(patience)
+		synctest.Wait()
+		if judged.Load() != 1 {
+			t.Errorf("judged again %d times", judged.Load())
+		}
+		expect("patience has ended", 1, 1, true)
+		late.Store(0)
+		expect("it is taken", 1, 0, true)
+		late.Store(1)
+		expect("a route has changed", 1, 0, true)
+		expect("another generation", 2, 1, false)
+		var bell cluster.Bell
+		go k.follow(t.Context(), bell.Next)
+		synctest.Wait()
+		if judged.Load() != 1 {
+			t.Errorf("judged again %d times, though nothing was taken", judged.Load())
+		}
+		late.Store(0)
+		bell.Ring()
+		synctest.Wait()
+		if judged.Load() != 2 {
+			t.Errorf("judged again %d times once it was taken", judged.Load())
+		}
+		expect("the other generation is taken", 2, 0, true)
+	})
+}
