@@ -219,10 +219,8 @@ func memory(ctx context.Context, r *report, s *set) error {
 // times as large, with as many sidecars; then, what a route of a Gateway costs that has
 // ten times the routes.
 func growth(ctx context.Context, o options, r *report, dir string, log *slog.Logger) error {
-	// On both sides of the standard world: one of 5,000 services and routes comes to
-	// rest within minutes only, on two cores.
 	base := standard
-	base.Services, base.Routes, base.Namespaces = 100, 100, 5
+	base.Namespaces = 5
 	large := base
 	large.Services, large.Routes, large.Private, large.Gateways = 10*base.Services, 10*base.Routes, 10*base.Private, 10*base.Gateways
 	crowded := base

@@ -27,8 +27,9 @@ import (
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
-// settleTimeout bounds how long a world may take to come to rest.
-const settleTimeout = 3 * time.Minute
+// settleTimeout bounds how long a world may take to come to rest: the largest of them
+// has 200,000 endpoints, and everything in it shares a machine's processors.
+const settleTimeout = 10 * time.Minute
 
 // storePart is etcd, on disk, with fsync, mTLS and users, as in a trial.
 type storePart struct{}
