@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -100,6 +101,12 @@ func (w *world) handOver(t *testing.T) {
 	c.exported(t, "after", "Ready", metav1.ConditionTrue, "Exported")
 	w.two.imports(t, "after", c.Name)
 	t.Logf("what was exported when the leader went is imported elsewhere %s after", time.Since(deleted).Round(100*time.Millisecond))
+	fleet.Eventually(t, "its pod is gone", func() error {
+		if _, err := c.api.CoreV1().Pods(system).Get(t.Context(), leader, metav1.GetOptions{}); !isNotFound(err) {
+			return fmt.Errorf("it is still there: %w", err)
+		}
+		return nil
+	})
 	c.rolledOut(t, "causeway-agent")
 	for _, x := range traffic {
 		t.Logf("%d requests", x.End(t))
@@ -159,17 +166,21 @@ const (
 func (w *world) thousand(t *testing.T) {
 	c := w.one
 	c.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+many+"}\n")
+	began := time.Now()
 	g, ctx := errgroup.WithContext(t.Context())
 	g.SetLimit(8)
 	port, protocol, name := int32(8080), corev1.ProtocolTCP, "http"
 	for i := range thousand {
 		g.Go(func() error {
-			s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s%d", i)}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: name, Port: 80}}}}
+			// kube-proxy, which this is not about, leaves them alone.
+			labels := map[string]string{"service.kubernetes.io/service-proxy-name": "nobody"}
+			s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s%d", i), Labels: maps.Clone(labels)}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: name, Port: 80}}}}
 			if _, err := c.api.CoreV1().Services(many).Create(ctx, s, metav1.CreateOptions{}); err != nil {
 				return err
 			}
+			labels[discoveryv1.LabelServiceName] = s.Name
 			e := &discoveryv1.EndpointSlice{
-				ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Labels: map[string]string{discoveryv1.LabelServiceName: s.Name}},
+				ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Labels: labels},
 				AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &protocol}},
 				Endpoints: []discoveryv1.Endpoint{{Addresses: []string{fmt.Sprintf("198.51.100.%d", i%250+1)}}, {Addresses: []string{fmt.Sprintf("203.0.113.%d", i%250+1)}}},
 			}
@@ -180,6 +191,7 @@ func (w *world) thousand(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("%d Services are there after %s", thousand, time.Since(began).Round(time.Second))
 	var exports strings.Builder
 	for i := range hundred {
 		fmt.Fprintf(&exports, "---\napiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {name: s%d, namespace: %s}\n", i, many)
@@ -192,6 +204,7 @@ func (w *world) thousand(t *testing.T) {
 		}
 		return err
 	})
+	t.Logf("%d of them are imported after %s", hundred, time.Since(began).Round(time.Second))
 	old := c.agents(t)
 	if err := c.api.CoreV1().Pods(system).Delete(t.Context(), old[0].Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
