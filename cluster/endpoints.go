@@ -57,7 +57,9 @@ type Endpoint struct {
 	Pod      string // targetRef's name, if it is a Pod
 	Hostname string
 	Zone     string
-	Ready    bool // unset in the API means true
+	// Node is where it runs. It never leaves its cluster: nobody else needs it.
+	Node  string
+	Ready bool // unset in the API means true
 	// Serving and Terminating as in the API; a terminating endpoint is never Ready.
 	Serving     bool
 	Terminating bool

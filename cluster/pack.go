@@ -49,6 +49,9 @@ func PackEndpoint(e *discoveryv1.Endpoint) Endpoint {
 	if e.Zone != nil {
 		out.Zone = *e.Zone
 	}
+	if e.NodeName != nil {
+		out.Node = *e.NodeName
+	}
 	return out
 }
 

@@ -164,7 +164,7 @@ func pack(o *discoveryv1.EndpointSlice) *cluster.EndpointSlice {
 	}
 	for i := range o.Endpoints {
 		e := cluster.PackEndpoint(&o.Endpoints[i])
-		e.Zone = intern(e.Zone)
+		e.Zone, e.Node = intern(e.Zone), intern(e.Node)
 		for _, text := range o.Endpoints[i].Addresses {
 			if addr, err := cluster.ParseEndpointAddress(text, o.AddressType); err == nil {
 				e.Addr = addr

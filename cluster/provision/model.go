@@ -32,7 +32,7 @@ type Import struct {
 	Labels, Annotations map[string]string
 	Sources             []Source // the exporting clusters, sorted
 	// Gateways says that clients of the ClusterSetIP go through the crossing gateways.
-	// Without it all Sources are Direct.
+	// Without it all Sources with endpoints are Direct.
 	Gateways bool
 }
 

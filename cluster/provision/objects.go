@@ -131,6 +131,11 @@ func (p *planner) serviceObject() (*corev1.Service, error) {
 	if s.Spec.SessionAffinity == corev1.ServiceAffinityNone {
 		s.Spec.SessionAffinityConfig = nil
 	}
+	// A gateway on the client's node is not what Local asks for: behind gateways it
+	// means this cluster, which they see to. It comes once their slices have gone.
+	if l := p.want.InternalTrafficPolicy; l != nil && *l == corev1.ServiceInternalTrafficPolicyLocal && !p.want.Gateways && !p.gatewaysStand() {
+		s.Spec.InternalTrafficPolicy = l
+	}
 	chosen := map[socket]bool{}
 	for _, x := range p.ports {
 		target := intstr.FromInt32(x.Number)
@@ -167,7 +172,13 @@ func sameService(have, want *corev1.Service) bool {
 	return ports && within(want.Labels, have.Labels) && owned(have, want) &&
 		have.Spec.Type == want.Spec.Type && have.Spec.SessionAffinity == want.Spec.SessionAffinity &&
 		(config == nil || equality.Semantic.DeepEqual(have.Spec.SessionAffinityConfig, config)) &&
-		equality.Semantic.DeepEqual(have.Spec.TrafficDistribution, want.Spec.TrafficDistribution)
+		equality.Semantic.DeepEqual(have.Spec.TrafficDistribution, want.Spec.TrafficDistribution) &&
+		nodesOnly(have) == nodesOnly(want)
+}
+
+// nodesOnly: kube-proxy uses endpoints of the client's node alone.
+func nodesOnly(s *corev1.Service) bool {
+	return s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 }
 
 // owned reports whether an object has the owners that it should have.

@@ -215,6 +215,46 @@ func TestImportNeedsItsNamespace(t *testing.T) {
 	}
 }
 
+// internalTrafficPolicy Local: kube-proxy has the pods with their nodes, and uses those of
+// the client's alone. Behind gateways, which are on other nodes as a rule, it is theirs to
+// stay in this cluster; on the way there and back nobody is without an endpoint.
+func TestNodesOnly(t *testing.T) {
+	local := corev1.ServiceInternalTrafficPolicyLocal
+	a := withNamespace()
+	in := scene(false, port("http", 80))
+	here := pod("10.1.0.1", true)
+	here.Node = "node-1"
+	in.want.InternalTrafficPolicy = &local
+	in.want.Sources = []Source{source("east", true, true, here), {Cluster: "west"}}
+	each := func(h Have) {
+		if h.Service == nil || len(h.Slices) == 0 {
+			return
+		}
+		usable := false
+		for _, s := range h.Slices {
+			for _, e := range s.Endpoints {
+				usable = usable || !nodesOnly(h.Service) || e.NodeName != nil && *e.NodeName == "node-1"
+			}
+		}
+		if !usable {
+			t.Errorf("on node-1 there is no endpoint: %v", a.writes)
+		}
+	}
+	for _, gateways := range []bool{false, true, false} {
+		in.want.Gateways = gateways
+		a.settle(t, in, each)
+		h := a.have[catalog]
+		equal(t, "kube-proxy stays on the node", nodesOnly(h.Service), !gateways)
+		equal(t, "the import says so", *h.Import.Spec.InternalTrafficPolicy, local)
+		for _, s := range h.Slices {
+			equal(t, "nodes in "+s.Name, s.Endpoints[0].NodeName != nil, !gateways)
+		}
+	}
+	in.want.InternalTrafficPolicy = nil
+	a.settle(t, in, each)
+	equal(t, "no more", nodesOnly(a.have[catalog].Service), false)
+}
+
 // On one network and without routes kube-proxy has the endpoints themselves, those of the
 // clusters that take requests; each slice has one source cluster, its labels and one owner.
 func TestEndpointsThemselves(t *testing.T) {

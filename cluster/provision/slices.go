@@ -93,6 +93,9 @@ func (p *planner) endpoint(src Source, e cluster.Endpoint) discoveryv1.Endpoint 
 	if e.Pod != "" && src.Own { // another cluster's pods are no objects here
 		out.TargetRef = &corev1.ObjectReference{Kind: "Pod", Namespace: p.name.Namespace, Name: e.Pod}
 	}
+	if e.Node != "" && src.Own {
+		out.NodeName = &e.Node
+	}
 	p.place(&out, e.Zone)
 	return out
 }
@@ -124,6 +127,14 @@ func (p *planner) names(g Crossing, s socket) bool {
 			}) &&
 			slices.ContainsFunc(o.Endpoints, func(e discoveryv1.Endpoint) bool { return slices.Contains(e.Addresses, addr) })
 	})
+}
+
+// gatewayPrefix begins the names of gatewaySlices.
+func (p *planner) gatewayPrefix() string { return ServiceName(p.name) + "-gateways-" }
+
+// gatewaysStand reports whether there are gatewaySlices yet, or still.
+func (p *planner) gatewaysStand() bool {
+	return slices.ContainsFunc(p.have.Slices, func(s SliceObject) bool { return strings.HasPrefix(s.Name, p.gatewayPrefix()) && oursDerived(s) })
 }
 
 // gatewaySlices have the crossing gateways for endpoints, those alone that take
@@ -180,7 +191,7 @@ func (p *planner) gatewaySlices() (out []SliceObject, complete, waits bool) {
 		// The largest first, so that the one that stays keeps its name.
 		slices.SortStableFunc(groups, func(a, b *group) int { return cmp.Compare(len(b.ends), len(a.ends)) })
 		for i, g := range groups {
-			s := p.slice(fmt.Sprintf("%s-gateways-%s-%d", ServiceName(p.name), strings.ToLower(string(family)), i), p.local, family, true)
+			s := p.slice(fmt.Sprintf("%s%s-%d", p.gatewayPrefix(), strings.ToLower(string(family)), i), p.local, family, true)
 			s.Ports, s.Endpoints = g.ports, g.ends
 			out = append(out, s)
 		}

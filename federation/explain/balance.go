@@ -17,6 +17,8 @@ type Destination struct {
 	// Unhealthy is true where no endpoint is healthy, so that there is no share
 	// to work out.
 	Unhealthy bool
+	// Local is true where internalTrafficPolicy leaves out all other clusters.
+	Local bool
 }
 
 // Group is one cluster's endpoints at one priority.
@@ -41,6 +43,9 @@ func (e *explainer) destination(k resolve.BackendKey) *Destination {
 	d := &Destination{Backend: k}
 	if k.Kind == resolve.BackendImport {
 		e.withhold(k.Namespace, k.Name)
+		if imp, ok := e.res.Imports.Get([]byte(k.Namespace + "/" + k.Name)); ok {
+			d.Local = imp.StaysLocal()
+		}
 	}
 	b, ok := e.res.Backends.Get([]byte(k.String()))
 	if !ok {
@@ -147,6 +152,8 @@ func priorityLoads(groups []resolve.EndpointGroup) (loads []int, unhealthy bool)
 // status is what requests get where there is no endpoint to send them to.
 func (d *Destination) status() (int, string) {
 	switch {
+	case len(d.Groups) == 0 && d.Local:
+		return 503, "internalTrafficPolicy is Local, and this cluster has no endpoints of the backend"
 	case len(d.Groups) == 0:
 		return 503, "the backend has no endpoints"
 	case d.Unhealthy:

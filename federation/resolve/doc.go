@@ -50,6 +50,9 @@
 //   - appProtocol https and kubernetes.io/wss take a BackendTLSPolicy; without one
 //     HTTPRoutes and GRPCRoutes report UnsupportedProtocol. An unknown name is
 //     opaque, but for those that begin with kubernetes.io/.
+//   - internalTrafficPolicy Local of an import means the client's own cluster, for all
+//     who call the ServiceImport: an Envoy does not know its clients' nodes, and no
+//     endpoint of another cluster is on them.
 //   - Weights of an export (causeway.dev/weight): as soon as one exporter has
 //     one, the exporters without count 1. Weight 0 takes a cluster out of
 //     everybody's choice, its own clients' too, while another has an endpoint

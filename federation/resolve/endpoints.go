@@ -115,7 +115,9 @@ func backendUnit(r *reader, key BackendKey) output {
 			if p.Port == key.Port && p.Protocol == b.Config.Protocol {
 				b.Config.AppProtocol = p.AppProtocol
 				for _, id := range p.Clusters {
-					add(id, weights[id])
+					if id == r.local || !m.imp.StaysLocal() {
+						add(id, weights[id])
+					}
 				}
 			}
 		}

@@ -24,7 +24,7 @@ type Import struct {
 	AffinityTimeout time.Duration
 	AffinityConfig  *corev1.SessionAffinityConfig
 	// InternalTrafficPolicy and TrafficDistribution are the senior export's; nil: it
-	// says nothing. They are passed on to clients of the ServiceImport and take no
+	// says nothing. The latter is passed on to clients of the ServiceImport and takes no
 	// part in how clusters are chosen.
 	InternalTrafficPolicy *corev1.ServiceInternalTrafficPolicy
 	TrafficDistribution   *string
@@ -34,6 +34,13 @@ type Import struct {
 	// Labels and Annotations are the senior export's exportedLabels and
 	// exportedAnnotations. Nobody may change them.
 	Labels, Annotations map[string]string
+}
+
+// StaysLocal tells whether requests stay in their client's cluster:
+// internalTrafficPolicy is Local. The nearer endpoint that it asks for, on the
+// client's node, is kube-proxy's to choose.
+func (i *Import) StaysLocal() bool {
+	return !i.Headless && deref(i.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster) == corev1.ServiceInternalTrafficPolicyLocal
 }
 
 // Type is the import's type in KEP-1645's words.

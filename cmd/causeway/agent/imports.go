@@ -75,6 +75,9 @@ func throughGateways(res *resolve.Result, imp *resolve.Import, backends []*resol
 			return true
 		}
 	}
+	if imp.StaysLocal() {
+		return false // others, their weights and drains, have no part in it
+	}
 	if imp.Even && len(imp.Exporters) > 1 {
 		return true
 	}

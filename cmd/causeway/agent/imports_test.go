@@ -30,6 +30,11 @@ func worldOf(t *testing.T, local cluster.ID, meta, east, west string, more ...st
 	return resolve.Resolve(local, resolvetest.Files(t, files))
 }
 
+// localOnly gives the Service internalTrafficPolicy Local.
+func localOnly(s string) string {
+	return strings.Replace(s, "spec: {", "spec: {internalTrafficPolicy: Local, ", 1)
+}
+
 var shopA = provision.Name{Namespace: "shop", Name: "a"}
 
 // kube-proxy gets the endpoints themselves only where it does with them what a sidecar
@@ -56,6 +61,8 @@ func TestWhoTakesPlainClients(t *testing.T) {
 		"no addresses are published":      {worldOf(t, "east", flat, east, strings.Replace(west, "ready: 2\n", "ready: 2\ncounted: true\n", 1)), true},
 		"not all have both IP families":   {worldOf(t, "east", flat, east+six, west), true},
 		"all have both IP families":       {worldOf(t, "east", flat, east+six, west+six), false},
+		"local, on different networks":    {worldOf(t, "east", strings.Replace(flat, "west: {network: n", "west: {network: m", 1), localOnly(east), localOnly(exporting("http", 2, 0, ", annotations: {causeway.dev/weight: '3'}"))), false},
+		"local, with a producer route":    {worldOf(t, "east", flat, localOnly(east)+route, localOnly(west)), true},
 		"headless, on different networks": {worldOf(t, "east", strings.Replace(flat, "west: {network: n", "west: {network: m", 1), strings.Replace(east, "10.0.0.1", "None", 1), west), false},
 	} {
 		if imp := importOf(c.res, shopA); imp == nil || imp.Gateways != c.gateways {
@@ -102,6 +109,8 @@ func TestSourcesOfAnImport(t *testing.T) {
 		"elsewhere alone":    {worldOf(t, "east", flat, none, exporting("http", 1, 0, "")), "west direct used a:http/80(1)"},
 		"a dead cluster":     {worldOf(t, "east", flat, exporting("http", 1, 0, ""), exporting("http", 1, 0, ""), "health.yaml", "west: Dead\n"), "east own direct used a:http/80(1), west direct"},
 		"a port of one only": {worldOf(t, "east", flat, exporting("http", 1, 0, ""), strings.Replace(exporting("http", 1, 0, ""), "port: 80", "port: 81", 1)), "east own direct used a:http/80(1), west direct"},
+		"local":              {worldOf(t, "east", flat, localOnly(exporting("http", 1, 2, "")), localOnly(exporting("http", 1, 0, ""))), "east own direct used a:http/80(3), west direct"},
+		"local, not here":    {worldOf(t, "east", flat, none, localOnly(exporting("http", 1, 0, ""))), "west direct"},
 		"another network":    {worldOf(t, "east", three, exporting("http", 1, 0, ""), none, "north.yaml", exporting("http", 1, 0, "")), "east own direct used a:http/80(1), north"},
 	} {
 		if got := show(importOf(c.res, shopA)); got != c.want {
