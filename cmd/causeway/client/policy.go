@@ -133,6 +133,10 @@ func newPolicyGet(cfg Config) *cobra.Command {
 			}
 			switch f {
 			case formatJSON:
+				answer.Policies = nil
+				for i := range list {
+					answer.Policies = append(answer.Policies, list[i].Message())
+				}
 				return printMessage(cfg.Out, answer, f)
 			case formatYAML:
 				return printManifests(cfg.Out, list)
