@@ -46,9 +46,18 @@ type world struct {
 
 var gateways = schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gateways"}
 
-func start(t *testing.T) *world {
-	f := fleet.Start(t, fleet.Options{Networks: []string{"one"}, CRDs: lab.CRDs{GatewayAPI: lab.Standard, MCS: true}})
-	w := &world{T: t, c: f.Clusters[0]}
+func start(t *testing.T, networks ...string) (out []*world) {
+	f := fleet.Start(t, fleet.Options{Networks: networks, CRDs: lab.CRDs{GatewayAPI: lab.Standard, MCS: true}})
+	for _, c := range f.Clusters {
+		out = append(out, equip(t, c))
+	}
+	return out
+}
+
+// equip runs the echo server in a cluster.
+func equip(t *testing.T, c *lab.Cluster) *world {
+	t.Helper()
+	w := &world{T: t, c: c}
 	var err error
 	if w.objects, err = dynamic.NewForConfig(w.c.Config); err != nil {
 		t.Fatal(err)
@@ -75,7 +84,7 @@ spec:
       - name: echo
         image: "` + lab.TestImage(t, "causeway-test") + `"
         args: [serve, -http, "8080"]
-        env: [{name: NAMESPACE, value: shop}]
+        env: [{name: NAMESPACE, value: shop}, {name: CLUSTER, value: ` + c.Name + `}]
         readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
@@ -215,7 +224,7 @@ data:
 
 // One Gateway through its life.
 func TestGateway(t *testing.T) {
-	w := start(t)
+	w := start(t, "one")[0]
 	cert, key := certificate(t, "shop.example.com")
 	if err := w.c.Apply(t.Context(), fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {name: shop, namespace: shop}\nstringData: {tls.crt: %q, tls.key: %q}\n", cert, key)); err != nil {
 		t.Fatal(err)
@@ -311,6 +320,57 @@ spec:
 		return err
 	})
 
+	// Classes are known by their controller alone. Somebody else's are none of our business.
+	w.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: other}
+spec: {controllerName: causeway.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: foreign}
+spec: {controllerName: example.com/controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: foreign, namespace: shop}
+spec: {gatewayClassName: foreign, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: other, namespace: shop}
+spec: {gatewayClassName: other, listeners: [{name: http, port: 61001, protocol: HTTP}, {name: high, port: 10080, protocol: HTTP}]}
+`)
+	w.programmed("other")
+	if g, err := w.gateway("other"); err != nil || !slices.ContainsFunc(g.Status.Listeners[0].Conditions, func(c metav1.Condition) bool {
+		return c.Type == string(gatewayv1.ListenerConditionAccepted) && c.Reason == string(gatewayv1.ListenerReasonPortUnavailable)
+	}) {
+		t.Errorf("a listener that can't be: %+v (%v)", g.Status.Listeners, err)
+	}
+	for name, ours := range map[string]bool{"causeway": true, "causeway-clusterset": true, "other": true, "foreign": false} {
+		u, err := w.objects.Resource(gateways.GroupVersion().WithResource("gatewayclasses")).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &gatewayv1.GatewayClass{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, c); err != nil {
+			t.Fatal(err)
+		}
+		accepted := slices.ContainsFunc(c.Status.Conditions, func(x metav1.Condition) bool {
+			return x.Type == string(gatewayv1.GatewayClassConditionStatusAccepted) && x.Status == metav1.ConditionTrue
+		})
+		if accepted != ours || ours != (len(c.Status.SupportedFeatures) > 30) {
+			t.Errorf("GatewayClass %s: %+v", name, c.Status)
+		}
+	}
+	if g, err := w.gateway("foreign"); err != nil || len(g.Status.Addresses)+len(g.Status.Listeners) > 0 {
+		t.Errorf("somebody else's Gateway has the status %+v (%v)", g.Status, err)
+	}
+	if p, err := w.pods("foreign"); err != nil || len(p) > 0 {
+		t.Errorf("somebody else's Gateway has the pods %v (%v)", p, err)
+	}
+	w.removed("other")
 	w.removed("edge")
 }
 
@@ -339,4 +399,66 @@ func (w *world) removed(name string) {
 		}
 		return nil
 	})
+}
+
+// A Gateway for all clusters, written once: both run it, each with its own address; one that
+// is left out lets it go, and so do all once it is deleted.
+func TestClustersetGateway(t *testing.T) {
+	both := start(t, "one", "two")
+	home, other := both[0], both[1]
+	for _, w := range both {
+		w.apply("apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {name: web, namespace: shop}\n")
+	}
+	gateway := func(clusters string) string {
+		return `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: all, namespace: shop, annotations: {causeway.dev/clusters: "` + clusters + `"}}
+spec:
+  gatewayClassName: causeway-clusterset
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+`
+	}
+	home.apply(gateway("name in (c1,c2)") + `---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: all}]
+  rules: [{backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: web, port: 80}]}]
+`)
+	if err := answers(fresh(), "http://"+home.programmed("all")+"/", "any.example.com"); err != nil {
+		t.Errorf("at home: %v", err)
+	}
+	service := func() (*corev1.Service, error) {
+		return other.core.CoreV1().Services(ns).Get(t.Context(), "all-causeway-clusterset", metav1.GetOptions{})
+	}
+	fleet.Eventually(t, "the other cluster runs it", func() error {
+		s, err := service()
+		if err != nil {
+			return err
+		}
+		if len(s.OwnerReferences) > 0 {
+			t.Fatalf("its owner, in a cluster where there is none, is %+v", s.OwnerReferences)
+		}
+		if len(s.Status.LoadBalancer.Ingress) == 0 {
+			return errors.New("no address yet")
+		}
+		return answers(fresh(), "http://"+s.Status.LoadBalancer.Ingress[0].IP+"/", "any.example.com")
+	})
+	gone := func() error {
+		if _, err := service(); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the Service is there (%w)", err)
+		}
+		if p, err := other.pods("all"); err != nil || len(p) > 0 {
+			return fmt.Errorf("pods %v (%w)", p, err)
+		}
+		return nil
+	}
+	home.apply(gateway("name=c1"))
+	fleet.Eventually(t, "the other cluster is left out", gone)
+	home.apply(gateway("name in (c1,c2)"))
+	fleet.Eventually(t, "it runs it again", func() error { _, err := service(); return err })
+	home.removed("all")
+	fleet.Eventually(t, "it is gone everywhere", gone)
 }

@@ -111,6 +111,9 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 		return v, true
 	}
 	of, runs := gatewayBehind(res, ref)
+	if v != nil {
+		v = withoutPorts(ref.Kind, v, unavailable(res, of, ref))
+	}
 	if v == nil || !runs {
 		if ref.Kind == cluster.KindGateway {
 			f.taken.forget(of)
@@ -134,7 +137,8 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 }
 
 // gatewayBehind names the Gateway whose pods and Service an object's status depends on:
-// a Gateway itself, a ListenerSet's. It is false unless this cluster runs that.
+// a Gateway itself, a ListenerSet's. It is false unless this cluster runs that, with a
+// listener that its pods can have.
 func gatewayBehind(res *resolve.Result, ref cluster.Ref) (of provision.Name, runs bool) {
 	of = provision.Name{Namespace: ref.Namespace, Name: ref.Name}
 	switch ref.Kind {
@@ -156,7 +160,70 @@ func gatewayBehind(res *resolve.Result, ref cluster.Ref) (of provision.Name, run
 		return of, false
 	}
 	g, ok := res.Gateways.Get([]byte(of.String()))
-	return of, ok && len(g.Listeners) > 0
+	return of, ok && slices.ContainsFunc(g.Listeners, possible)
+}
+
+func possible(l resolve.Listener) bool {
+	_, ok := provision.TargetPort(l.Port)
+	return ok
+}
+
+// unavailable lists the listeners of an object whose ports the Gateway's pods can't have.
+func unavailable(res *resolve.Result, of provision.Name, ref cluster.Ref) (names []string) {
+	g, ok := res.Gateways.Get([]byte(of.String()))
+	if !ok {
+		return nil
+	}
+	set := ""
+	if ref.Kind == cluster.KindListenerSet {
+		set = ref.Namespace + "/" + ref.Name
+	}
+	for _, l := range g.Listeners {
+		if l.Set == set && !possible(l) {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// withoutPorts says of listeners that they can't have their ports, and of an object that it
+// is not programmed if that leaves it none. It is pure.
+func withoutPorts(kind cluster.Kind, v *status.Verdict, names []string) *status.Verdict {
+	if len(names) == 0 || kind != cluster.KindGateway && kind != cluster.KindListenerSet {
+		return v
+	}
+	no := func(c gatewayv1.ListenerConditionType, reason gatewayv1.ListenerConditionReason, message string) metav1.Condition {
+		return metav1.Condition{Type: string(c), Status: metav1.ConditionFalse, Reason: string(reason), Message: message}
+	}
+	const why = "in Kubernetes the ports from 61000 to 62023 stand for others in a Gateway's pods: choose another"
+	out := *v
+	out.Listeners = slices.Clone(v.Listeners)
+	left := 0
+	for i, l := range out.Listeners {
+		if slices.Contains(names, l.Name) {
+			out.Listeners[i].Conditions = turned(turned(l.Conditions, no(gatewayv1.ListenerConditionAccepted, gatewayv1.ListenerReasonPortUnavailable, why)),
+				no(gatewayv1.ListenerConditionProgrammed, gatewayv1.ListenerReasonInvalid, ""))
+		} else if slices.ContainsFunc(l.Conditions, func(c metav1.Condition) bool {
+			return c.Type == string(gatewayv1.ListenerConditionProgrammed) && c.Status == metav1.ConditionTrue
+		}) {
+			left++
+		}
+	}
+	if left == 0 {
+		out.Conditions = turned(v.Conditions, no(gatewayv1.ListenerConditionProgrammed, gatewayv1.ListenerReasonInvalid, "no listener has a port that it can have"))
+	}
+	return &out
+}
+
+// turned gives conditions of which one that is True has become another.
+func turned(in []metav1.Condition, c metav1.Condition) []metav1.Condition {
+	list := slices.Clone(in)
+	for i := range list {
+		if list[i].Type == c.Type && list[i].Status == metav1.ConditionTrue {
+			list[i] = c
+		}
+	}
+	return list
 }
 
 // provided adds to a verdict how the Gateway stands: what the resolver finds fit to be
@@ -169,24 +236,15 @@ func provided(kind cluster.Kind, v *status.Verdict, st provision.GatewayStanding
 	if st.Programmed.Status == metav1.ConditionTrue {
 		return &out
 	}
-	wait := func(in []metav1.Condition, c metav1.Condition) []metav1.Condition {
-		list := slices.Clone(in)
-		for i := range list {
-			if list[i].Type == c.Type && list[i].Status == metav1.ConditionTrue {
-				list[i] = c
-			}
-		}
-		return list
-	}
 	pending := metav1.Condition{Type: string(gatewayv1.ListenerConditionProgrammed), Status: metav1.ConditionFalse, Reason: string(gatewayv1.ListenerReasonPending), Message: "the Gateway is not programmed yet"}
 	if kind == cluster.KindGateway {
-		out.Conditions = wait(v.Conditions, st.Programmed)
+		out.Conditions = turned(v.Conditions, st.Programmed)
 	} else {
-		out.Conditions = wait(v.Conditions, pending)
+		out.Conditions = turned(v.Conditions, pending)
 	}
 	out.Listeners = slices.Clone(v.Listeners)
 	for i := range out.Listeners {
-		out.Listeners[i].Conditions = wait(out.Listeners[i].Conditions, pending)
+		out.Listeners[i].Conditions = turned(out.Listeners[i].Conditions, pending)
 	}
 	return &out
 }

@@ -66,6 +66,18 @@ func TestProvided(t *testing.T) {
 			t.Errorf("%s that stands %s:\n%s, want\n%s", c.kind, c.st.Programmed.Reason, got, c.want)
 		}
 	}
+	for _, c := range []struct {
+		names []string
+		want  string
+	}{
+		{nil, "0 Accepted=True/Accepted Programmed=True/Programmed" + good},
+		{[]string{"good"}, "0 Accepted=True/Accepted Programmed=False/Invalid good:2,Accepted=False/PortUnavailable,Programmed=False/Invalid bad:0,Programmed=False/Invalid"},
+		{[]string{"bad"}, "0 Accepted=True/Accepted Programmed=True/Programmed" + good},
+	} {
+		if got := show(withoutPorts(cluster.KindGateway, v, c.names)); got != c.want {
+			t.Errorf("without the ports of %v:\n%s, want\n%s", c.names, got, c.want)
+		}
+	}
 	if after := show(v); after != before {
 		t.Errorf("the verdict was changed: %s", after)
 	}
