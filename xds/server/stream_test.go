@@ -296,16 +296,22 @@ func TestFirstChangeAtOnceThenCoalesced(t *testing.T) {
 	}
 	// A revision may come twice, with another content.
 	w4 := w3.clone().put(kindCluster, "2", plain("c").get(t, kindCluster, "c"))
+	if n := r.Behind("p"); n != 0 {
+		t.Fatalf("%d nodes are behind, though all is acknowledged", n)
+	}
 	r.put(w4, w3, 3)
-	if p := r.Proxies()[0]; p.InSync() {
+	if p := r.Proxies()[0]; p.InSync() || r.Behind("p") != 1 {
 		t.Fatal("in sync with what it has not been sent")
 	}
 	m = c.expect(translate.TypeCluster, "c")
-	if p := r.Proxies()[0]; p.InSync() {
+	if p := r.Proxies()[0]; p.InSync() || r.Behind("p") != 1 {
 		t.Fatal("in sync with what it has not acknowledged")
 	}
 	c.ack(m)
 	r.await("again in sync", ProxyStatus.InSync)
+	if n := r.Behind("p"); n != 0 {
+		t.Fatalf("%d nodes are still behind", n)
+	}
 	w3 = w4
 	// An empty change is in force at once.
 	r.put(w3, w3, 4)
