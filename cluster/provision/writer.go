@@ -29,7 +29,7 @@ type writer struct {
 // newWriter bounds the writes a second; 200 and twice the rate if zero.
 func newWriter(c *kubernetes.Client, each, burst int, writes *prometheus.CounterVec) (*writer, error) {
 	if each < 0 || burst < 0 {
-		return nil, errors.New("Rate and Burst can't be negative")
+		return nil, errors.New("neither Rate nor Burst can be negative")
 	}
 	if each == 0 {
 		each = 200
