@@ -53,7 +53,9 @@ func (s *Server) Behind(proxyID string) (nodes int) {
 		for _, t := range n.status.types {
 			pending += t.Pending
 		}
-		if n.status.Connected && (n.applied != p.seq || pending > 0) {
+		// What changes nothing for the node waits in its mailbox.
+		current := n.applied == p.seq || n.box.idle && n.applied == n.taken
+		if n.status.Connected && (!current || pending > 0) {
 			nodes++
 		}
 	}

@@ -315,14 +315,14 @@ func TestFirstChangeAtOnceThenCoalesced(t *testing.T) {
 	w3 = w4
 	// An empty change is in force at once.
 	r.put(w3, w3, 4)
-	if p := r.Proxies()[0]; !p.InSync() || p.Acked != 4 {
+	if p := r.Proxies()[0]; !p.InSync() || p.Acked != 4 || r.Behind("p") != 0 {
 		t.Fatalf("after a change of nothing: %+v", p)
 	}
 	// One that follows is not hidden by it.
 	w5 := w4.clone().put(kindCluster, "3", plain("c").get(t, kindCluster, "c"))
 	r.put(w5, w3, 5)
 	r.put(w5, w5, 6)
-	if p := r.Proxies()[0]; p.Acked >= 5 {
+	if p := r.Proxies()[0]; p.Acked >= 5 || r.Behind("p") != 1 {
 		t.Fatalf("in sync with what it has not been sent: %+v", p)
 	}
 	c.ack(c.expect(translate.TypeCluster, "c"))
