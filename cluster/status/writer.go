@@ -55,6 +55,30 @@ type Writer struct {
 	waiting map[cluster.Ref]time.Time // for a verdict on the object's current generation
 	at      map[cluster.Ref]attempt   // objects that were written to, until Live shows it
 	busy    map[cluster.Ref]bool
+	written map[cluster.Ref]success // the last write that went well
+	held    map[cluster.Ref]*held
+}
+
+// The pace of an object whose status goes on changing, such as a Gateway's while its
+// routes arrive: what comes soon after a write, of the same generation, is gathered until
+// nothing has changed for a while, which doubles with each such write.
+const (
+	soon    = 10 * time.Second
+	quiet   = 250 * time.Millisecond
+	longest = 5 * time.Second // since the first change
+)
+
+type success struct {
+	generation int64
+	when       time.Time
+	row        int // how many came soon after another before it
+}
+
+// held is an object that waits for its pace.
+type held struct {
+	since, heard time.Time     // the first change, and the last one
+	quiet        time.Duration // for which nothing may have changed
+	ripe         bool          // it is written next
 }
 
 // attempt is the last write to an object.
@@ -103,6 +127,7 @@ func NewWriter(cfg Config) (*Writer, error) {
 	return &Writer{
 		cfg: cfg, limit: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst), metrics: m, wake: make(chan struct{}, 1),
 		dirty: map[cluster.Ref]time.Time{}, waiting: map[cluster.Ref]time.Time{}, at: map[cluster.Ref]attempt{}, busy: map[cluster.Ref]bool{},
+		written: map[cluster.Ref]success{}, held: map[cluster.Ref]*held{},
 	}, nil
 }
 
@@ -209,6 +234,7 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 	if !ok {
 		w.mu.Lock()
 		delete(w.at, ref)
+		delete(w.written, ref)
 		w.mu.Unlock()
 		return // it is gone, or not there yet: its arrival touches it
 	}
@@ -241,7 +267,7 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 		w.cfg.Logger.Error("status can't be planned", "object", ref, "error", err)
 		return
 	}
-	if patch == nil {
+	if patch == nil || w.hold(ref, live.Generation, since) {
 		return
 	}
 	if w.limit.Wait(ctx) != nil {
@@ -272,5 +298,49 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 	w.metrics.writes.WithLabelValues(string(ref.Kind), result).Inc()
 	w.mu.Lock()
 	w.at[ref] = next
+	if err == nil {
+		row := 0
+		if last := w.written[ref]; last.generation == live.Generation && next.when.Sub(last.when) <= soon {
+			row = last.row + 1
+		}
+		w.written[ref] = success{live.Generation, next.when, row}
+	}
 	w.mu.Unlock()
+}
+
+// hold reports whether a write has to wait for the object's pace. When it has waited, the
+// object is dirty again.
+func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, h, now := w.written[ref], w.held[ref], time.Now()
+	if last.generation != generation || now.Sub(last.when) > soon || h != nil && h.ripe {
+		delete(w.held, ref)
+		return false
+	}
+	if h != nil {
+		h.heard = now
+		return true
+	}
+	h = &held{since: since, heard: now, quiet: min(quiet<<min(last.row, 8), longest)}
+	w.held[ref] = h
+	time.AfterFunc(h.quiet, func() { w.ripen(ref, h) })
+	return true
+}
+
+// ripen lets a held object go once it is quiet, or has waited long.
+func (w *Writer) ripen(ref cluster.Ref, h *held) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held[ref] != h {
+		return
+	}
+	now := time.Now()
+	if left := min(h.quiet-now.Sub(h.heard), longest-now.Sub(h.since)); left > 0 {
+		time.AfterFunc(left, func() { w.ripen(ref, h) })
+		return
+	}
+	h.ripe = true
+	w.dirty[ref] = h.since
+	w.poke()
 }

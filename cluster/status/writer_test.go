@@ -242,3 +242,62 @@ func TestWriter(t *testing.T) {
 		time.Sleep(time.Minute) // timers
 	})
 }
+
+// A status that changes a thousand times in a few seconds is written when that begins and
+// when it ends, and not between; a change of the object itself is answered at once.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, 3*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = s.w.Run(ctx)
+		}()
+		ref := cluster.Ref{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: "busy"}
+		judge := func(generation int64, message string) {
+			s.mu.Lock()
+			s.verdicts[ref] = &Verdict{Generation: generation, Parents: []Parent{{Ref: gatewayv1.ParentReference{Name: "front"}, Conditions: []metav1.Condition{{Type: "Accepted", Status: metav1.ConditionTrue, Reason: "Accepted", Message: message}}}}}
+			s.mu.Unlock()
+			s.w.Judged([]cluster.Ref{ref})
+		}
+		says := func(want string, writes int) {
+			t.Helper()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			p := s.objects[ref].Status.(*gatewayv1.RouteStatus).Parents
+			if len(p) != 1 || p[0].Conditions[0].Message != want || s.writes[ref] != writes {
+				t.Errorf("after %d writes it says %+v; want %q after %d", s.writes[ref], p, want, writes)
+			}
+		}
+		s.mu.Lock()
+		s.store(ref, 1, &gatewayv1.RouteStatus{})
+		s.mu.Unlock()
+		time.Sleep(time.Second)
+		for i := range 1000 {
+			judge(1, fmt.Sprint(i))
+			time.Sleep(4 * time.Millisecond)
+		}
+		time.Sleep(quiet + 50*time.Millisecond)
+		says("999", 2)
+
+		// Without an end it is written every so often all the same.
+		for i := range 3000 {
+			judge(1, fmt.Sprint("on ", i))
+			time.Sleep(4 * time.Millisecond)
+		}
+		time.Sleep(longest)
+		says("on 2999", 5)
+
+		s.mu.Lock()
+		s.store(ref, 2, s.objects[ref].Status.(*gatewayv1.RouteStatus))
+		s.mu.Unlock()
+		time.Sleep(5 * time.Millisecond)
+		judge(2, "of the next generation")
+		time.Sleep(20 * time.Millisecond)
+		says("of the next generation", 6)
+		cancel()
+		<-ended
+	})
+}
