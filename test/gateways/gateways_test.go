@@ -400,3 +400,65 @@ func (w *world) removed(name string) {
 		return nil
 	})
 }
+
+// A Gateway for all clusters, written once: both run it, each with its own address; one that
+// is left out lets it go, and so do all once it is deleted.
+func TestClustersetGateway(t *testing.T) {
+	both := start(t, "one", "two")
+	home, other := both[0], both[1]
+	for _, w := range both {
+		w.apply("apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {name: web, namespace: shop}\n")
+	}
+	gateway := func(clusters string) string {
+		return `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: all, namespace: shop, annotations: {causeway.dev/clusters: "` + clusters + `"}}
+spec:
+  gatewayClassName: causeway-clusterset
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+`
+	}
+	home.apply(gateway("name in (c1,c2)") + `---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: all}]
+  rules: [{backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: web, port: 80}]}]
+`)
+	if err := answers(fresh(), "http://"+home.programmed("all")+"/", "any.example.com"); err != nil {
+		t.Errorf("at home: %v", err)
+	}
+	service := func() (*corev1.Service, error) {
+		return other.core.CoreV1().Services(ns).Get(t.Context(), "all-causeway-clusterset", metav1.GetOptions{})
+	}
+	fleet.Eventually(t, "the other cluster runs it", func() error {
+		s, err := service()
+		if err != nil {
+			return err
+		}
+		if len(s.OwnerReferences) > 0 {
+			t.Fatalf("its owner, in a cluster where there is none, is %+v", s.OwnerReferences)
+		}
+		if len(s.Status.LoadBalancer.Ingress) == 0 {
+			return errors.New("no address yet")
+		}
+		return answers(fresh(), "http://"+s.Status.LoadBalancer.Ingress[0].IP+"/", "any.example.com")
+	})
+	gone := func() error {
+		if _, err := service(); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the Service is there (%w)", err)
+		}
+		if p, err := other.pods("all"); err != nil || len(p) > 0 {
+			return fmt.Errorf("pods %v (%w)", p, err)
+		}
+		return nil
+	}
+	home.apply(gateway("name=c1"))
+	fleet.Eventually(t, "the other cluster is left out", gone)
+	home.apply(gateway("name in (c1,c2)"))
+	fleet.Eventually(t, "it runs it again", func() error { _, err := service(); return err })
+	home.removed("all")
+	fleet.Eventually(t, "it is gone everywhere", gone)
+}
