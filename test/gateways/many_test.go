@@ -132,7 +132,7 @@ func (w *world) attached(name string, n int32) time.Time {
 // A thousand routes that come at once, and go at once, cost a status write each, and
 // hardly more than one of their Gateway's.
 func TestManyRoutes(t *testing.T) {
-	w := start(t)
+	w := start(t, "one")[0]
 	w.apply(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
