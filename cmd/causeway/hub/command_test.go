@@ -14,14 +14,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/cluster"
-	"github.com/causeway-mesh/causeway/cmd/causeway/client"
-	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
-	"github.com/causeway-mesh/causeway/cmd/causeway/hub"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
+	"github.com/causeway-mesh/causeway/cmd/causeway/root"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
@@ -44,17 +41,12 @@ func free(t *testing.T, n int) []string {
 }
 
 func command(ctx context.Context, out io.Writer, args ...string) error {
-	admin := clusterset.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }}
-	root := &cobra.Command{Use: "causeway", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(hub.Command(), clusterset.Command(admin))
-	root.AddCommand(client.Commands(client.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }})...)
-	cluster, _, err := root.Find([]string{"cluster"})
+	cmd, err := root.New(root.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }, Version: "test"})
 	if err != nil {
 		return err
 	}
-	cluster.AddCommand(clusterset.ClusterCommands(admin)...)
-	root.SetArgs(args)
-	return root.ExecuteContext(ctx)
+	cmd.SetArgs(args)
+	return cmd.ExecuteContext(ctx)
 }
 
 // credentials writes what a chart would mount.

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -31,15 +32,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
-	"github.com/spf13/cobra"
-
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
-	"github.com/causeway-mesh/causeway/cmd/causeway/clusterset"
-	"github.com/causeway-mesh/causeway/cmd/causeway/incluster"
-	"github.com/causeway-mesh/causeway/cmd/causeway/proxy"
+	"github.com/causeway-mesh/causeway/cmd/causeway/root"
 	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
 	"github.com/causeway-mesh/causeway/test/lab"
 	"github.com/causeway-mesh/causeway/xds/envoy"
@@ -60,16 +57,13 @@ func free(t *testing.T, n int) []string {
 	return out
 }
 
-func command(ctx context.Context, out io.Writer, args ...string) error {
-	admin := clusterset.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }}
-	root := &cobra.Command{Use: "causeway", SilenceErrors: true, SilenceUsage: true}
-	clusters := &cobra.Command{Use: "cluster"}
-	clusters.AddCommand(clusterset.ClusterCommands(admin)...)
-	root.AddCommand(incluster.Command(), proxy.Command(), clusterset.Command(admin), clusters)
-	root.SetOut(out)
-	root.SetErr(out)
-	root.SetArgs(args)
-	return root.ExecuteContext(ctx)
+func command(ctx context.Context, out, errs io.Writer, args ...string) error {
+	cmd, err := root.New(root.Config{Out: out, Err: errs, Getenv: func(string) string { return "" }, Version: "test"})
+	if err != nil {
+		return err
+	}
+	cmd.SetArgs(args)
+	return cmd.ExecuteContext(ctx)
 }
 
 // running is a command that runs until it is stopped.
@@ -99,7 +93,7 @@ func start(t *testing.T, name string, args ...string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	r := &running{log: &syncBuffer{}}
-	go func() { ended <- command(ctx, r.log, args...) }()
+	go func() { ended <- command(ctx, r.log, r.log, args...) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -220,15 +214,19 @@ func grant(t *testing.T, cp *lab.ControlPlane, api typed.Interface) string {
 	return path
 }
 
+// administered is a clusterset whose store is there: what its administrator has, and the
+// credentials of an agent of west and of a hub.
+type administered struct{ endpoint, api, dir, west, hub string }
+
 // The store of a clusterset, as an administrator sets it up, and what the agents of a
 // cluster get of it.
-func clusterSet(t *testing.T) (endpoint, credentials string, server *embedded.Server) {
+func clusterSet(t *testing.T) (prod administered, server *embedded.Server) {
 	t.Helper()
 	at := free(t, 2)
-	endpoint = "https://" + at[0]
-	dir := filepath.Join(t.TempDir(), "prod")
-	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", at[1], "--values", filepath.Join(t.TempDir(), "hub.yaml")}
-	if err := command(t.Context(), io.Discard, append(init, "--wait", "1ms")...); err == nil {
+	endpoint := "https://" + at[0]
+	dir, values := filepath.Join(t.TempDir(), "prod"), filepath.Join(t.TempDir(), "hub.yaml")
+	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", at[1], "--values", values}
+	if err := command(t.Context(), io.Discard, io.Discard, append(init, "--wait", "1ms")...); err == nil {
 		t.Fatal("there is no etcd yet")
 	}
 	addr, err := net.ResolveTCPAddr("tcp", at[0])
@@ -251,26 +249,36 @@ func clusterSet(t *testing.T) (endpoint, credentials string, server *embedded.Se
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	if err := command(t.Context(), io.Discard, init...); err != nil {
+	if err := command(t.Context(), io.Discard, io.Discard, init...); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := command(t.Context(), &out, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
+	if err := command(t.Context(), &out, io.Discard, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
 		t.Fatal(err)
 	}
+	ofHub, err := os.ReadFile(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return administered{endpoint: endpoint, api: at[1], dir: dir, west: mount(t, out.Bytes()), hub: mount(t, ofHub)}, server
+}
+
+// mount writes what the charts would mount of their values.
+func mount(t *testing.T, values []byte) (dir string) {
+	t.Helper()
 	var v struct {
 		Secret struct{ Data map[string]string }
 	}
-	if err := yaml.Unmarshal(out.Bytes(), &v); err != nil {
+	if err := yaml.Unmarshal(values, &v); err != nil {
 		t.Fatal(err)
 	}
-	credentials = t.TempDir()
+	dir = t.TempDir()
 	for name, data := range v.Secret.Data {
-		if err := os.WriteFile(filepath.Join(credentials, name), []byte(data), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return endpoint, credentials, server
+	return dir
 }
 
 // askByToken calls an agent's query API as a ServiceAccount, with its token and the
@@ -323,6 +331,57 @@ func askByToken(t *testing.T, cp *lab.ControlPlane, address, roots string, token
 	})
 }
 
+// What an administrator forbids at a hub, the ServiceExport says, and the import goes; so
+// with a quota; and all is back when the policy is gone.
+func policies(t *testing.T, prod administered, exported, imported func() error, exports dynamic.ResourceInterface) {
+	t.Helper()
+	at := free(t, 2)
+	h := start(t, "hub", "hub", "--clusterset", "prod", "--credentials", prod.hub, "--store", prod.endpoint, "--replica", "0",
+		"--listen", prod.api, "--gossip", "127.0.0.1:0", "--metrics", at[0], "--probe", at[1])
+	defer h.stop()
+	eventually(t, 20*time.Second, "the hub ready", healthy(at[1]))
+	causeway := func(args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := command(t.Context(), &out, &out, append(args, "--state", prod.dir)...); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, &out)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	for what, spec := range map[string]string{
+		"namespace": "export: {deny: [default]}",
+		"quota":     "clusters: {names: [west]}\n  quota: {objects: 0}",
+	} {
+		manifest := "apiVersion: causeway.dev/v1\nkind: ClusterPolicy\nmetadata: {name: held-back}\nspec:\n  " + spec + "\n"
+		if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		causeway("policy", "apply", "-f", file)
+		eventually(t, 10*time.Second, what+": the export says what holds it back", func() error {
+			o, err := exports.Get(t.Context(), "web", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			raw, _ := json.Marshal(o.Object["status"])
+			if !strings.Contains(string(raw), "held-back") {
+				return fmt.Errorf("the status is %s", raw)
+			}
+			return nil
+		})
+		if what == "namespace" {
+			eventually(t, 10*time.Second, "the import gone", func() error {
+				if err := imported(); !apierrors.IsNotFound(err) {
+					return fmt.Errorf("it is there: %v", err)
+				}
+				return nil
+			})
+		}
+		causeway("policy", "delete", "held-back")
+		eventually(t, 10*time.Second, what+": the export is itself again", exported)
+		eventually(t, 10*time.Second, what+": the import is back", imported)
+	}
+}
+
 // Two agents of a cluster, a real API server, a real etcd and a real Envoy: what is
 // exported is published and said so; one agent alone leads, and gives the lead away
 // when it is told to stop; Envoy proves by its token who it is, and stays served; with
@@ -354,12 +413,12 @@ metadata: {name: somebody, namespace: default}
 		t.Fatal(err)
 	}
 	kubeconfig := grant(t, cp, api)
-	endpoint, credentials, server := clusterSet(t)
+	prod, server := clusterSet(t)
 
 	xds, ids, probes, queries, data := free(t, 2), free(t, 2), free(t, 2), free(t, 2), []string{t.TempDir(), t.TempDir()}
 	config := filepath.Join(t.TempDir(), "agent.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
-		endpoint, kubeconfig, credentials, port(free(t, 1)[0])), 0o600); err != nil {
+		prod.endpoint, kubeconfig, prod.west, port(free(t, 1)[0])), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(i int) *running {
@@ -428,6 +487,11 @@ metadata: {name: somebody, namespace: default}
 		}
 		return nil
 	})
+
+	policies(t, prod, exported("web"), func() error {
+		_, err := imports.Get(t.Context(), "web", metav1.GetOptions{})
+		return err
+	}, exports)
 
 	// Envoy's token gets it a certificate; others' tokens don't.
 	trust := filepath.Join(t.TempDir(), "ca.crt")
