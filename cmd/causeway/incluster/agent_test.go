@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -370,10 +371,14 @@ func policies(t *testing.T, prod administered, exported, imported func() error, 
 		})
 		if what == "namespace" {
 			eventually(t, 10*time.Second, "the import gone", func() error {
-				if err := imported(); !apierrors.IsNotFound(err) {
-					return fmt.Errorf("it is there: %v", err)
+				err := imported()
+				if err == nil {
+					return errors.New("it is there")
 				}
-				return nil
+				if apierrors.IsNotFound(err) {
+					return nil
+				}
+				return err
 			})
 		}
 		causeway("policy", "delete", "held-back")
