@@ -143,7 +143,7 @@ func (r *reading) objects(kind cluster.Kind, f func(View, *cluster.Object)) {
 
 // report is what a View says of one copy of an object.
 func report(v View, ref cluster.Ref, home cluster.ID) (*resolve.ObjectReport, bool) {
-	return v.Result.Reports.Get([]byte(ref.String() + "@" + string(home)))
+	return v.Result.Report(ref, home)
 }
 
 func liveness(l federation.Liveness) causewayv1.Liveness {

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"regexp"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +67,12 @@ type GatewayStanding struct {
 	// generation.
 	Programmed metav1.Condition
 	Addresses  []gatewayv1.GatewayStatusAddress // sorted as the Service has them
+}
+
+func (s GatewayStanding) equal(o GatewayStanding) bool {
+	return s.Programmed == o.Programmed && slices.EqualFunc(s.Addresses, o.Addresses, func(a, b gatewayv1.GatewayStatusAddress) bool {
+		return *a.Type == *b.Type && a.Value == b.Value
+	})
 }
 
 // How what is made for a Gateway is known.

@@ -44,14 +44,10 @@ type GatewaysConfig struct {
 // It runs in the leader alone. Its methods may be called from any goroutine and never
 // block.
 type Gateways struct {
-	cfg      GatewaysConfig
-	writer   *writer
-	rounds   *rounds
-	problemN prometheus.Gauge
-
-	mu       sync.Mutex
-	standing map[Name]GatewayStanding
-	problems map[Name]string
+	cfg       GatewaysConfig
+	writer    *writer
+	rounds    *rounds
+	standings *standings[GatewayStanding]
 }
 
 // NewGateways validates and starts nothing.
@@ -82,8 +78,13 @@ func NewGateways(cfg GatewaysConfig) (*Gateways, error) {
 		return nil, fmt.Errorf("gateways: %w", err)
 	}
 	return &Gateways{
-		cfg: cfg, writer: w, rounds: &rounds{what: "Gateway", log: cfg.Logger}, problemN: problems,
-		standing: map[Name]GatewayStanding{}, problems: map[Name]string{},
+		cfg: cfg, writer: w, rounds: &rounds{what: "Gateway", log: cfg.Logger},
+		standings: &standings[GatewayStanding]{
+			local: cfg.Local, kind: cluster.KindGateway, equal: GatewayStanding.equal, changed: cfg.OnStanding, count: problems,
+			warn: func(n Name, problem string) {
+				cfg.Logger.Warn("a Gateway can't be provided for", "gateway", n, "reason", problem)
+			},
+		},
 	}, nil
 }
 
@@ -95,24 +96,10 @@ func (g *Gateways) TouchAll() { g.Touch(g.cfg.Names()) }
 
 // Standing tells how a Gateway stands in this cluster; false for one that is not run, or
 // of which nothing is known yet.
-func (g *Gateways) Standing(n Name) (GatewayStanding, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s, ok := g.standing[n]
-	return s, ok
-}
+func (g *Gateways) Standing(n Name) (GatewayStanding, bool) { return g.standings.of(n) }
 
 // Problems lists what a person has to mend, sorted.
-func (g *Gateways) Problems() []cluster.Problem {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var out []cluster.Problem
-	for _, n := range slices.SortedFunc(maps.Keys(g.problems), compareNames) {
-		ref := cluster.Ref{Kind: cluster.KindGateway, Namespace: n.Namespace, Name: n.Name}.String()
-		out = append(out, cluster.Problem{Cluster: g.cfg.Local, Where: ref, Object: ref, Message: g.problems[n]})
-	}
-	return out
-}
+func (g *Gateways) Problems() []cluster.Problem { return g.standings.list() }
 
 // Run writes until ctx ends, and waits for the writes under way. It may be called again
 // after it returned.
@@ -156,8 +143,9 @@ func (g *Gateways) pass(ctx context.Context, v *view, n Name) (next time.Duratio
 	if want != nil && want.Idle {
 		return 0, false, nil
 	}
-	if len(out.apply) == 0 || out.problem != "" || !g.stuck(n) {
-		g.tell(n, out.standing, out.problem)
+	// What could not be written the last time is told of until it is.
+	if len(out.apply) == 0 || out.problem != "" || !g.standings.stuck(n) {
+		g.standings.tell(n, out.standing, out.problem)
 	}
 	for _, o := range out.apply {
 		if _, err := g.writer.write(ctx, v, n, o); err != nil {
@@ -167,7 +155,7 @@ func (g *Gateways) pass(ctx context.Context, v *view, n Name) (next time.Duratio
 			case ctx.Err() == nil && !apierrors.IsConflict(err):
 				// The user may have to mend it: a quota, an admission webhook.
 				why := fmt.Sprintf("%s %s/%s can't be written: %v", kindOf(o), o.GetNamespace(), o.GetName(), err)
-				g.tell(n, &GatewayStanding{Programmed: programmed(gatewayv1.GatewayReasonNoResources, why), Addresses: out.standing.Addresses}, why)
+				g.standings.tell(n, &GatewayStanding{Programmed: programmed(gatewayv1.GatewayReasonNoResources, why), Addresses: out.standing.Addresses}, why)
 			}
 			return 0, false, err
 		}
@@ -184,41 +172,4 @@ func (g *Gateways) pass(ctx context.Context, v *view, n Name) (next time.Duratio
 		return 0, true, nil
 	}
 	return 0, false, nil
-}
-
-// stuck reports whether there was a problem the last time. What could not be written then
-// is told of until it is.
-func (g *Gateways) stuck(n Name) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.problems[n] != ""
-}
-
-// tell publishes how a Gateway stands, nil for not at all.
-func (g *Gateways) tell(n Name, s *GatewayStanding, problem string) {
-	g.mu.Lock()
-	old, had := g.standing[n]
-	differs := had != (s != nil)
-	if s == nil {
-		delete(g.standing, n)
-	} else {
-		differs = differs || old.Programmed != s.Programmed || !slices.EqualFunc(old.Addresses, s.Addresses, func(a, b gatewayv1.GatewayStatusAddress) bool {
-			return *a.Type == *b.Type && a.Value == b.Value
-		})
-		g.standing[n] = *s
-	}
-	fresh := problem != "" && g.problems[n] != problem
-	if problem == "" {
-		delete(g.problems, n)
-	} else {
-		g.problems[n] = problem
-	}
-	g.problemN.Set(float64(len(g.problems)))
-	g.mu.Unlock()
-	if fresh {
-		g.cfg.Logger.Warn("a Gateway can't be provided for", "gateway", n, "reason", problem)
-	}
-	if differs {
-		g.cfg.OnStanding([]Name{n})
-	}
 }

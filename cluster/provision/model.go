@@ -2,6 +2,7 @@ package provision
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,11 @@ type Name struct{ Namespace, Name string }
 
 // String gives namespace/name.
 func (n Name) String() string { return n.Namespace + "/" + n.Name }
+
+// Ref names the object of a kind that has the name.
+func (n Name) Ref(kind cluster.Kind) cluster.Ref {
+	return cluster.Ref{Kind: kind, Namespace: n.Namespace, Name: n.Name}
+}
 
 // Import is what became of all exports of one service, as far as this cluster's
 // objects show it. Nobody changes it once it is handed over.
@@ -88,4 +94,8 @@ type Standing struct {
 	Ready          metav1.Condition // without time and generation
 	Clusters       []cluster.ID     // the exporters, sorted
 	EndpointSlices mcsv1beta1.EndpointSliceObjectsStatus
+}
+
+func (s Standing) equal(o Standing) bool {
+	return s.Ready == o.Ready && s.EndpointSlices == o.EndpointSlices && slices.Equal(s.Clusters, o.Clusters)
 }

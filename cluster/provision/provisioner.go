@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -60,20 +58,11 @@ type Config struct {
 // be. It runs in the leader alone. Its methods may be called from any goroutine and never
 // block.
 type Provisioner struct {
-	cfg     Config
-	writer  *writer
-	served  *served
-	metrics *metrics
-	rounds  *rounds
-
-	mu       sync.Mutex
-	standing map[Name]Standing
-	problems map[Name]string
-}
-
-type metrics struct {
-	writes   *prometheus.CounterVec
-	problems prometheus.Gauge
+	cfg       Config
+	writer    *writer
+	served    *served
+	rounds    *rounds
+	standings *standings[Standing]
 }
 
 // New validates and starts nothing.
@@ -87,24 +76,34 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.OnStanding == nil {
 		cfg.OnStanding = func([]cluster.Ref) {}
 	}
-	m := &metrics{
-		writes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "causeway_provision_writes_total", Help: "Objects created, changed and deleted for imports, by kind, verb and result."}, []string{"kind", "verb", "result"}),
-		problems: prometheus.NewGauge(prometheus.GaugeOpts{Name: "causeway_provision_problems", Help: "Imports in whose way objects of others stand, or that lack a free entry port."}),
-	}
+	writes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "causeway_provision_writes_total", Help: "Objects created, changed and deleted for imports, by kind, verb and result."}, []string{"kind", "verb", "result"})
+	problems := prometheus.NewGauge(prometheus.GaugeOpts{Name: "causeway_provision_problems", Help: "Imports in whose way objects of others stand, or that lack a free entry port."})
 	if cfg.Registerer != nil {
-		for _, x := range []prometheus.Collector{m.writes, m.problems} {
+		for _, x := range []prometheus.Collector{writes, problems} {
 			if err := cfg.Registerer.Register(x); err != nil {
 				return nil, fmt.Errorf("provisioner: register metrics: %w", err)
 			}
 		}
 	}
-	w, err := newWriter(cfg.Client, cfg.Rate, cfg.Burst, m.writes)
+	w, err := newWriter(cfg.Client, cfg.Rate, cfg.Burst, writes)
 	if err != nil {
 		return nil, fmt.Errorf("provisioner: %w", err)
 	}
 	return &Provisioner{
-		cfg: cfg, writer: w, served: newServed(), metrics: m, rounds: &rounds{what: "import", log: cfg.Logger},
-		standing: map[Name]Standing{}, problems: map[Name]string{},
+		cfg: cfg, writer: w, served: newServed(), rounds: &rounds{what: "import", log: cfg.Logger},
+		standings: &standings[Standing]{
+			local: cfg.Local, kind: cluster.KindServiceImport, equal: Standing.equal, count: problems,
+			warn: func(n Name, problem string) {
+				cfg.Logger.Warn("an import can't be provisioned", "import", n, "reason", problem)
+			},
+			changed: func(names []Name) {
+				refs := make([]cluster.Ref, 0, len(names))
+				for _, n := range names {
+					refs = append(refs, n.Ref(cluster.KindServiceImport))
+				}
+				cfg.OnStanding(refs)
+			},
+		},
 	}, nil
 }
 
@@ -117,28 +116,10 @@ func (p *Provisioner) TouchAll() { p.Touch(p.cfg.Names()) }
 
 // Standing tells how an import stands in this cluster; false for what is not ours, or
 // not known yet.
-func (p *Provisioner) Standing(n Name) (Standing, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s, ok := p.standing[n]
-	return s, ok
-}
+func (p *Provisioner) Standing(n Name) (Standing, bool) { return p.standings.of(n) }
 
 // Problems lists what a person has to mend, sorted.
-func (p *Provisioner) Problems() []cluster.Problem {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []cluster.Problem
-	for _, n := range slices.SortedFunc(maps.Keys(p.problems), compareNames) {
-		ref := refOf(n)
-		out = append(out, cluster.Problem{Cluster: p.cfg.Local, Where: ref.String(), Object: ref.String(), Message: p.problems[n]})
-	}
-	return out
-}
-
-func refOf(n Name) cluster.Ref {
-	return cluster.Ref{Kind: cluster.KindServiceImport, Namespace: n.Namespace, Name: n.Name}
-}
+func (p *Provisioner) Problems() []cluster.Problem { return p.standings.list() }
 
 // Run writes until ctx ends, and waits for the writes under way. It may be called again
 // after it returned. Entries must run meanwhile.
@@ -223,7 +204,7 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 		in.entries = a
 		out = planFor(in)
 	})
-	p.tell(n, out)
+	p.standings.tell(n, out.standing, out.problem)
 	for _, o := range out.apply {
 		made, err := p.writer.write(ctx, v, n, o)
 		if err != nil {
@@ -253,31 +234,4 @@ func (p *Provisioner) pass(ctx context.Context, v *view, n Name) (next time.Dura
 		return foreignRetry, false, nil
 	}
 	return 0, false, nil
-}
-
-// tell publishes how an import stands.
-func (p *Provisioner) tell(n Name, out plan) {
-	p.mu.Lock()
-	old, had := p.standing[n]
-	differs := had != (out.standing != nil)
-	if out.standing == nil {
-		delete(p.standing, n)
-	} else {
-		differs = differs || old.Ready != out.standing.Ready || old.EndpointSlices != out.standing.EndpointSlices || !slices.Equal(old.Clusters, out.standing.Clusters)
-		p.standing[n] = *out.standing
-	}
-	fresh := out.problem != "" && p.problems[n] != out.problem
-	if out.problem == "" {
-		delete(p.problems, n)
-	} else {
-		p.problems[n] = out.problem
-	}
-	p.metrics.problems.Set(float64(len(p.problems)))
-	p.mu.Unlock()
-	if fresh {
-		p.cfg.Logger.Warn("an import can't be provisioned", "import", n, "reason", out.problem)
-	}
-	if differs {
-		p.cfg.OnStanding([]cluster.Ref{refOf(n)})
-	}
 }

@@ -56,7 +56,7 @@ func FuzzResolve(f *testing.F) {
 				t.Fatal(err)
 			}
 			in += len(data)
-			if _, ok := res.Reports.Get([]byte(o.Ref.String() + "@" + string(h.Local))); !ok && o.Cluster == h.Local && strings.HasSuffix(string(o.Kind), "Route") {
+			if _, ok := res.Report(o.Ref, h.Local); !ok && o.Cluster == h.Local && strings.HasSuffix(string(o.Kind), "Route") {
 				t.Errorf("no report on %s", o.Ref)
 			}
 		}

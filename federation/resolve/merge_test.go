@@ -73,7 +73,7 @@ func (x *exporting) exporters() string {
 // condition gives "Status Reason" of a condition of a cluster's export.
 func (x *exporting) condition(id cluster.ID, typ mcsv1beta1.ServiceExportConditionType) string {
 	x.t.Helper()
-	rep, ok := x.res.Reports.Get([]byte((&ObjectReport{Ref: cluster.Ref{Kind: cluster.KindServiceExport, Namespace: "app", Name: "a"}, Cluster: id}).Key()))
+	rep, ok := x.res.Report(cluster.Ref{Kind: cluster.KindServiceExport, Namespace: "app", Name: "a"}, id)
 	if !ok {
 		return ""
 	}

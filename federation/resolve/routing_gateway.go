@@ -140,7 +140,14 @@ type ObjectReport struct {
 }
 
 // Key gives Kind/namespace/name@cluster.
-func (o *ObjectReport) Key() string { return o.Ref.String() + "@" + string(o.Cluster) }
+func (o *ObjectReport) Key() string { return reportKey(o.Ref, o.Cluster) }
+
+func reportKey(ref cluster.Ref, id cluster.ID) string { return ref.String() + "@" + string(id) }
+
+// Report gives what is said of an object of a cluster, if anything is.
+func (r *Result) Report(ref cluster.Ref, id cluster.ID) (*ObjectReport, bool) {
+	return r.Reports.Get([]byte(reportKey(ref, id)))
+}
 
 // ParseReportKey reads ObjectReport.Key; false for objects of other clusters than local.
 func ParseReportKey(key string, local cluster.ID) (cluster.Ref, bool) {

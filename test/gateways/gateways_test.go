@@ -3,17 +3,11 @@ package gateways
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"slices"
@@ -30,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 	"github.com/causeway-mesh/causeway/test/conformance/fleet"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
@@ -178,28 +173,6 @@ func (w *world) pods(gateway string) (names []string, err error) {
 	return names, nil
 }
 
-// certificate makes one for a name, signed by itself.
-func certificate(t *testing.T, name string) (cert, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-}
-
 func edge(listeners string) string {
 	return `
 apiVersion: gateway.networking.k8s.io/v1
@@ -225,7 +198,7 @@ data:
 // One Gateway through its life.
 func TestGateway(t *testing.T) {
 	w := start(t, "one")[0]
-	cert, key := certificate(t, "shop.example.com")
+	cert, key := resolvetest.PEM(t, "shop.example.com")
 	if err := w.c.Apply(t.Context(), fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {name: shop, namespace: shop}\nstringData: {tls.crt: %q, tls.key: %q}\n", cert, key)); err != nil {
 		t.Fatal(err)
 	}

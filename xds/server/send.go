@@ -174,7 +174,7 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 		return put, parcel{e, r, f}
 	}
 	for _, ref := range f.refs {
-		if e.held != want && (ref.kind == kindCluster && !l.ready(ref.name, e.wantSeq) || l.behind(ref, e.wantSeq)) {
+		if e.held != want && (ref.kind == kindCluster && !l.ready(ref.name, e.wantSeq) || l.stale(ref, e.wantSeq)) {
 			return wait, parcel{}
 		}
 	}
@@ -243,13 +243,13 @@ func (l *ledger) blind(ref key, seq uint64) bool {
 	case e.held == "" || e.heldFacts == nil || e.lost || e.offered && e.offer == "":
 		return true
 	}
-	return !l.warmed(e) || slices.ContainsFunc(e.refs(), func(ref key) bool { return l.behind(ref, seq) })
+	return !l.warmed(e) || slices.ContainsFunc(e.refs(), func(ref key) bool { return l.stale(ref, seq) })
 }
 
-// behind reports whether a reference names routes of which the proxy has a version
+// stale reports whether a reference names routes of which the proxy has a version
 // from before the batch. Envoy keeps routes for as long as a listener that refers to them
 // drains, also when they are gone, and the next listener that does begins with them.
-func (l *ledger) behind(ref key, seq uint64) bool {
+func (l *ledger) stale(ref key, seq uint64) bool {
 	if ref.kind != kindRoute {
 		return false
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -32,8 +33,7 @@ type Server struct {
 	proxies map[string]*proxy
 	streams int
 
-	changedMu sync.Mutex
-	changed   chan struct{} // nil: nobody waits
+	changed cluster.Bell
 }
 
 // proxy is one configuration and the nodes that get it.
@@ -114,7 +114,7 @@ func (s *Server) Set(proxyID string, r *translate.Resources, changes translate.C
 		}
 	}
 	p.mu.Unlock()
-	s.wake()
+	s.changed.Ring()
 }
 
 // Remove forgets a proxy and ends its streams. A node that comes back is sent
@@ -130,7 +130,7 @@ func (s *Server) Remove(proxyID string) {
 		delete(s.proxies, proxyID)
 	}
 	s.mu.Unlock()
-	s.wake()
+	s.changed.Ring()
 }
 
 // Proxies is the state of every node, in order of proxy and node.
@@ -156,23 +156,7 @@ func (s *Server) Proxies() []ProxyStatus {
 
 // Changed is closed at the next change of anything that Proxies tells. Take the
 // channel first, then look at Proxies, then wait.
-func (s *Server) Changed() <-chan struct{} {
-	s.changedMu.Lock()
-	defer s.changedMu.Unlock()
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	return s.changed
-}
-
-func (s *Server) wake() {
-	s.changedMu.Lock()
-	defer s.changedMu.Unlock()
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-}
+func (s *Server) Changed() <-chan struct{} { return s.changed.Next() }
 
 // proxy finds or makes a proxy. The caller holds s.mu.
 func (s *Server) proxy(id string) *proxy {
@@ -231,7 +215,7 @@ func (s *Server) detach(p *proxy, n *node) {
 	}
 	p.mu.Unlock()
 	s.mu.Unlock()
-	s.wake()
+	s.changed.Ring()
 }
 
 // prune forgets nodes that have been gone for long, and the ones gone longest

@@ -122,7 +122,7 @@ func (s *Server) open(ctx context.Context, g discoveryv3.AggregatedDiscoveryServ
 		log: s.log.With("proxy", proxyID, "node", id),
 	}
 	st.log.Info("discovery stream opened", "envoy", envoyVersion(first.GetNode()))
-	s.wake()
+	s.changed.Ring()
 	return st, nil
 }
 
@@ -243,7 +243,7 @@ func (st *stream) report() {
 		st.n.share(st.metrics, rejected)
 	}
 	st.p.mu.Unlock()
-	st.wake()
+	st.changed.Ring()
 }
 
 func (st *stream) observe(e event) {

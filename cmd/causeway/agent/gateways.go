@@ -149,7 +149,7 @@ func (g *Gateways) want(n provision.Name) (*provision.Gateway, bool) {
 		return out, true
 	}
 	var ok bool
-	out.UID, ok = g.cfg.UID(cluster.Ref{Kind: cluster.KindGateway, Namespace: n.Namespace, Name: n.Name})
+	out.UID, ok = g.cfg.UID(n.Ref(cluster.KindGateway))
 	return out, ok
 }
 
@@ -161,7 +161,7 @@ func (g *Gateways) stood(names []provision.Name) {
 	}
 	var refs []cluster.Ref
 	for _, n := range names {
-		refs = append(refs, cluster.Ref{Kind: cluster.KindGateway, Namespace: n.Namespace, Name: n.Name})
+		refs = append(refs, n.Ref(cluster.KindGateway))
 		for _, o := range res.Snapshot.ListenerSetsOf(n.Namespace, n.Name) {
 			if o.Cluster == res.Local {
 				refs = append(refs, o.Ref)
@@ -206,8 +206,7 @@ func gatewayOf(res *resolve.Result, n provision.Name) (*provision.Gateway, clust
 
 // refused tells whether a Gateway of this cluster is one of ours, and not accepted.
 func refused(res *resolve.Result, n provision.Name) bool {
-	ref := cluster.Ref{Kind: cluster.KindGateway, Namespace: n.Namespace, Name: n.Name}
-	rep, ok := res.Reports.Get([]byte((&resolve.ObjectReport{Ref: ref, Cluster: res.Local}).Key()))
+	rep, ok := res.Report(n.Ref(cluster.KindGateway), res.Local)
 	return ok && slices.ContainsFunc(rep.Conditions, func(c metav1.Condition) bool {
 		return c.Type == string(gatewayv1.GatewayConditionAccepted) && c.Status == metav1.ConditionFalse
 	})

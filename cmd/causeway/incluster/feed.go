@@ -251,7 +251,7 @@ func provided(kind cluster.Kind, v *status.Verdict, st provision.GatewayStanding
 
 // verdict is what a Result says of an object of its own cluster; nil: nothing. It is pure.
 func verdict(res *resolve.Result, ref cluster.Ref) *status.Verdict {
-	rep, ok := res.Reports.Get([]byte(ref.String() + "@" + string(res.Local)))
+	rep, ok := res.Report(ref, res.Local)
 	if !ok {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 )
@@ -44,7 +45,7 @@ func (s *service) keepTrust(ctx context.Context) error {
 		b, changed := s.authority.WatchBundle()
 		if err := s.client.KeepConfigMap(ctx, s.o.namespace, kubernetes.TrustConfigMap, identity.FileBundle, string(identity.BundlePEM(b))); err != nil && ctx.Err() == nil {
 			s.log.Warn("the roots for this cluster's Envoys can't be kept; it is tried again", "in", openEvery, "error", err)
-			if !sleep(ctx, openEvery) {
+			if cluster.Pause(ctx, openEvery) != nil {
 				return nil
 			}
 			continue
@@ -58,14 +59,5 @@ func (s *service) keepTrust(ctx context.Context) error {
 		case <-t.C:
 		}
 		t.Stop()
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

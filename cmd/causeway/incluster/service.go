@@ -426,7 +426,7 @@ func (s *service) attestation(ctx context.Context) error {
 // the entry ports: an Envoy that is told of none closes those that it has.
 func (s *service) serveProxies(ctx context.Context) error {
 	for !s.imports.Ready() {
-		if !sleep(ctx, 20*time.Millisecond) {
+		if cluster.Pause(ctx, 20*time.Millisecond) != nil {
 			return nil
 		}
 	}

@@ -53,7 +53,7 @@ func (t *taken) look(n provision.Name, generation int64) (behind int, known bool
 	if x.generation != generation || x.since.IsZero() {
 		x = taking{generation: generation, since: time.Now()}
 		if behind > 0 {
-			time.AfterFunc(patience, func() { t.judged([]cluster.Ref{gatewayRef(n)}) })
+			time.AfterFunc(patience, func() { t.judged([]cluster.Ref{n.Ref(cluster.KindGateway)}) })
 		}
 	}
 	x.done = behind == 0
@@ -76,7 +76,7 @@ func (t *taken) follow(ctx context.Context, changed func() <-chan struct{}) {
 		t.mu.Lock()
 		for n, x := range t.of {
 			if !x.done && t.behind(n) == 0 {
-				refs = append(refs, gatewayRef(n))
+				refs = append(refs, n.Ref(cluster.KindGateway))
 			}
 		}
 		t.mu.Unlock()
@@ -89,10 +89,6 @@ func (t *taken) follow(ctx context.Context, changed func() <-chan struct{}) {
 		case <-next:
 		}
 	}
-}
-
-func gatewayRef(n provision.Name) cluster.Ref {
-	return cluster.Ref{Kind: cluster.KindGateway, Namespace: n.Namespace, Name: n.Name}
 }
 
 // unanswered is the standing of a Gateway some of whose Envoys don't take what it says.

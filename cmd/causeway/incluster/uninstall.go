@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
@@ -57,7 +58,7 @@ func uninstall(ctx context.Context, out io.Writer, kubeconfig, namespace string)
 		if err == nil {
 			break
 		}
-		if !sleep(ctx, goneEvery) {
+		if cluster.Pause(ctx, goneEvery) != nil {
 			return fmt.Errorf("%w (%w); uninstall them first", err, context.Cause(ctx))
 		}
 	}
