@@ -60,9 +60,9 @@ type typeState struct {
 	greet   bool
 	entries map[string]*entry
 	named   int
-	fresh   map[*entry]struct{} // to be decided on
-	parked  map[*entry]struct{} // decided: they wait for something else
-	epoch   uint64              // ledger.epoch when the parked ones were last decided on
+	fresh   line   // to be decided on
+	parked  line   // decided: they wait for something else
+	epoch   uint64 // ledger.epoch when the parked ones were last decided on
 	// suspects are groups out of rejected responses, each to be sent by itself.
 	suspects [][]*entry
 	turn     bool // suspects go next; they take turns with fresh entries
@@ -110,6 +110,7 @@ type entry struct {
 	owed      bool // it was to be sent like that, and has not been acknowledged since
 	fresh     bool
 	parked    bool
+	place     int  // in the line of fresh or of parked entries
 	deferred  bool // parked as a removal that waits for others
 	warm      bool // cluster, internal listener: had what it refers to at least once
 	warmBy    time.Time
@@ -128,9 +129,7 @@ func newLedger(limits Limits, a *analyst) *ledger {
 		referrers: map[key]map[*entry]int{}, rejected: map[*entry]struct{}{}, timers: map[*entry]time.Time{},
 	}
 	for k := range l.types {
-		l.types[k] = &typeState{
-			entries: map[string]*entry{}, fresh: map[*entry]struct{}{}, parked: map[*entry]struct{}{},
-		}
+		l.types[k] = &typeState{entries: map[string]*entry{}}
 	}
 	return l
 }
@@ -237,10 +236,9 @@ func (l *ledger) forget(e *entry, now time.Time) {
 }
 
 func (l *ledger) queue(e *entry) {
-	t := l.types[e.kind]
-	delete(t.parked, e)
-	t.fresh[e] = struct{}{}
-	e.fresh, e.parked, e.deferred = true, false, false
+	l.unqueue(e)
+	l.types[e.kind].fresh.add(e)
+	e.fresh = true
 	if e.mark == nil {
 		e.mark = l.marks.retain()
 	}
@@ -248,9 +246,35 @@ func (l *ledger) queue(e *entry) {
 
 func (l *ledger) unqueue(e *entry) {
 	t := l.types[e.kind]
-	delete(t.parked, e)
-	delete(t.fresh, e)
+	switch {
+	case e.fresh:
+		t.fresh.remove(e)
+	case e.parked:
+		t.parked.remove(e)
+	}
 	e.fresh, e.parked, e.deferred = false, false, false
+}
+
+// line is a set of entries in no order. A map would do, but walking one that was large
+// once takes as long as if it still were, and a stream walks its lines at every step.
+type line []*entry
+
+// smallLine is how many places an empty line keeps.
+const smallLine = 16
+
+func (q *line) add(e *entry) {
+	e.place = len(*q)
+	*q = append(*q, e)
+}
+
+func (q *line) remove(e *entry) {
+	n := len(*q) - 1
+	last := (*q)[n]
+	(*q)[e.place], last.place = last, e.place
+	(*q)[n] = nil
+	if *q = (*q)[:n]; n == 0 && cap(*q) > smallLine {
+		*q = nil
+	}
 }
 
 // setHeld records which version the proxy has.

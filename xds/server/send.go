@@ -60,14 +60,17 @@ func (l *ledger) nextOf(k kind, now time.Time) *discoveryv3.DeltaDiscoveryRespon
 	}
 	if t.epoch != l.epoch {
 		t.epoch = l.epoch
-		for e := range t.parked {
-			delete(t.parked, e)
-			t.fresh[e] = struct{}{}
+		for len(t.parked) > 0 {
+			e := t.parked[len(t.parked)-1]
+			t.parked.remove(e)
+			t.fresh.add(e)
 			e.fresh, e.parked = true, false
 		}
 	}
 	var parcels []parcel
-	for e := range t.fresh {
+	// From the end, since the entry at hand may leave, and is replaced by the last.
+	for i := len(t.fresh) - 1; i >= 0; i-- {
+		e := t.fresh[i]
 		s, p := l.decide(e, now)
 		switch s {
 		case rest:
@@ -80,8 +83,8 @@ func (l *ledger) nextOf(k kind, now time.Time) *discoveryv3.DeltaDiscoveryRespon
 				l.forget(e, now)
 			}
 		case wait:
-			delete(t.fresh, e)
-			t.parked[e] = struct{}{}
+			t.fresh.remove(e)
+			t.parked.add(e)
 			e.fresh, e.parked = false, true
 			if e.deferred {
 				// What is left over when a revision is in force is not part of it.

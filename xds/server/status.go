@@ -146,7 +146,7 @@ func (l *ledger) status(out *published) {
 		for _, group := range t.suspects {
 			s.Pending += len(group)
 		}
-		for e := range t.parked {
+		for _, e := range t.parked {
 			if e.deferred {
 				s.Deferred++
 			} else {
