@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
@@ -60,6 +61,19 @@ func wantCode(t *testing.T, what string, err error, code codes.Code) {
 	}
 }
 
+// routes names the routes that a caller sees, each with its cluster.
+func routes(ctx context.Context, t *testing.T, c causewayv1.FederationClient) (names []string) {
+	t.Helper()
+	answer, err := c.ListRoutes(ctx, &causewayv1.ListRoutesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range answer.GetRoutes() {
+		names = append(names, o.GetName()+"@"+o.GetCluster())
+	}
+	return names
+}
+
 // Who calls decides what is seen, and nobody is let in unproven.
 func TestCallers(t *testing.T) {
 	t.Parallel()
@@ -67,22 +81,12 @@ func TestCallers(t *testing.T) {
 	r := querytest.Run(t, w.Config())
 	ctx := t.Context()
 
-	routes := func(c causewayv1.FederationClient) (names []string) {
-		answer, err := c.ListRoutes(ctx, &causewayv1.ListRoutesRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, o := range answer.GetRoutes() {
-			names = append(names, o.GetName()+"@"+o.GetCluster())
-		}
-		return names
-	}
-	if got, want := routes(ada(t, r)), []string{"refused@north", "web-split@east", "web-dev@west", "entry@east"}; !slices.Equal(got, want) {
+	if got, want := routes(ctx, t, ada(t, r)), []string{"refused@north", "web-split@east", "web-dev@west", "entry@east"}; !slices.Equal(got, want) {
 		t.Errorf("a user of the clusterset sees %v, want %v", got, want)
 	}
 
 	local := causewayv1.NewFederationClient(connect(t, r, r.User(r.East, "eve")))
-	if got, want := routes(local), []string{"web-split@east", "entry@east"}; !slices.Equal(got, want) {
+	if got, want := routes(ctx, t, local), []string{"web-split@east", "entry@east"}; !slices.Equal(got, want) {
 		t.Errorf("a user of east sees %v, want %v", got, want)
 	}
 	_, err := local.Explain(ctx, &causewayv1.ExplainRequest{Url: "http://web.app", Source: &causewayv1.Source{Cluster: "west", From: &causewayv1.Source_Namespace{Namespace: "app"}}})

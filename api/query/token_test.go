@@ -40,20 +40,10 @@ func TestTokens(t *testing.T) {
 		md.Append("authorization", values...)
 		return metadata.NewOutgoingContext(t.Context(), md)
 	}
-	routes := func(ctx context.Context) (names []string) {
-		answer, err := c.ListRoutes(ctx, &causewayv1.ListRoutesRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, o := range answer.GetRoutes() {
-			names = append(names, o.GetName()+"@"+o.GetCluster())
-		}
-		return names
-	}
-	if got, want := routes(with("Bearer dev")), []string{"web-dev@west"}; !slices.Equal(got, want) {
+	if got, want := routes(with("Bearer dev"), t, c), []string{"web-dev@west"}; !slices.Equal(got, want) {
 		t.Errorf("a token of dev sees %v, want %v", got, want)
 	}
-	if got, want := routes(with("bearer all")), []string{"refused@north", "web-split@east", "web-dev@west", "entry@east"}; !slices.Equal(got, want) {
+	if got, want := routes(with("bearer all"), t, c), []string{"refused@north", "web-split@east", "web-dev@west", "entry@east"}; !slices.Equal(got, want) {
 		t.Errorf("a token for all sees %v, want %v", got, want)
 	}
 	clusters, err := c.ListClusters(with("Bearer dev"), &causewayv1.ListClustersRequest{})
