@@ -16,31 +16,14 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-)
 
-// envoy finds the real Envoy, or skips the test.
-func envoy(t *testing.T) string {
-	t.Helper()
-	candidates := []string{os.Getenv("CAUSEWAY_ENVOY")}
-	if p, err := exec.LookPath("envoy"); err == nil {
-		candidates = append(candidates, p)
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		candidates = append(candidates, filepath.Join(home, ".cache/causeway/envoy-1.40.0/envoy"))
-	}
-	for _, c := range candidates {
-		if info, err := os.Stat(c); err == nil && !info.IsDir() {
-			return c
-		}
-	}
-	t.Skip("no Envoy: set CAUSEWAY_ENVOY or run `make envoy`")
-	return ""
-}
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
+)
 
 // The real Envoy reads what a Rotator writes, follows its changes without a
 // restart, and holds clients to the root's name constraint.
 func TestEnvoyReadsTheFiles(t *testing.T) {
-	binary := envoy(t)
+	binary := envoytest.Binary(t)
 	a := openAuthority(t, "east", "")
 	dir := t.TempDir()
 	svid, socket := filepath.Join(dir, "svid"), filepath.Join(dir, "s")

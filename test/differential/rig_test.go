@@ -16,7 +16,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation/resolve"
-	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/server"
 	"github.com/causeway-mesh/causeway/xds/translate"
@@ -50,10 +49,7 @@ type proxy struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	path, err := envoy.Find("")
-	if err != nil {
-		t.Skipf("no Envoy: %v", err)
-	}
+	path := envoytest.Binary(t)
 	s, err := server.New(server.Config{
 		Authorize: func(_ context.Context, n *corev3.Node) (string, error) { return n.GetId(), nil },
 		Limits:    server.Limits{Warm: time.Second},

@@ -25,7 +25,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
 
 // binDir holds the causeway that this package built.
@@ -61,10 +61,7 @@ func TestStories(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("causeway up needs Linux")
 	}
-	path, err := envoy.Find("")
-	if err != nil {
-		t.Skipf("no Envoy: %v", err)
-	}
+	path := envoytest.Binary(t)
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no stories in testdata: %v", err)

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
-	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -34,10 +33,7 @@ type mesh struct {
 // newMesh runs an Envoy, or skips the test where there is none.
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
-	path, err := envoy.Find("")
-	if err != nil {
-		t.Skipf("no Envoy: %v", err)
-	}
+	path := envoytest.Binary(t)
 	m := &mesh{world: newWorld()}
 	m.clients.Transport = &http.Transport{DisableKeepAlives: true}
 	m.clients.Timeout = 10 * time.Second

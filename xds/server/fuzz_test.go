@@ -23,7 +23,6 @@ import (
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
-	"github.com/causeway-mesh/causeway/xds/envoy"
 	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/translate"
 	"github.com/causeway-mesh/causeway/xds/translate/translatetest"
@@ -246,10 +245,7 @@ func readCorpus(t *testing.T, dir string) (out []sample) {
 // The real Envoy accepts what becomes of made-up worlds, of those that the fuzzer
 // found worth keeping, and of their beginnings as they are.
 func TestEnvoyTakesWhatIsMade(t *testing.T) {
-	binary, err := envoy.Find("")
-	if err != nil {
-		t.Skipf("no Envoy: %v", err)
-	}
+	binary := envoytest.Binary(t)
 	fz := resolvetest.NewFuzzer(t, fuzzDir)
 	samples := readCorpus(t, "testdata/fuzz/FuzzTranslate")
 	r := rand.New(rand.NewPCG(*fuzzSeed, 0))

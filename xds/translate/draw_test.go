@@ -11,6 +11,7 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
 
 // Values as users write them, and as nobody should get through with.
@@ -160,7 +161,7 @@ func drawRule(t *rapid.T, index int, gateway bool) *resolve.Rule {
 // Whatever rules say, Envoy takes what becomes of them: each by its own checks,
 // and many at once by the real one.
 func TestEnvoyTakesWhatIsDrawn(t *testing.T) {
-	binary := envoyBinary(t)
+	binary := envoytest.Binary(t)
 	for i := range 4 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()

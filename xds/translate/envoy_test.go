@@ -26,26 +26,8 @@ import (
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
-
-// envoyBinary finds the real Envoy, or skips the test.
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	candidates := []string{os.Getenv("CAUSEWAY_ENVOY")}
-	if p, err := exec.LookPath("envoy"); err == nil {
-		candidates = append(candidates, p)
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		candidates = append(candidates, filepath.Join(home, ".cache/causeway/envoy-1.40.0/envoy"))
-	}
-	for _, c := range candidates {
-		if info, err := os.Stat(c); err == nil && !info.IsDir() {
-			return c
-		}
-	}
-	t.Skip("no Envoy: set CAUSEWAY_ENVOY or run `make envoy`")
-	return ""
-}
 
 // world is what the tests with a real Envoy share: authorities and backends.
 type world struct {
@@ -59,7 +41,7 @@ const testSet = "test.example"
 
 func newWorld(t *testing.T, clusters ...cluster.ID) *world {
 	t.Helper()
-	w := &world{t: t, binary: envoyBinary(t), authorities: map[cluster.ID]*identity.Authority{}, cache: NewCache()}
+	w := &world{t: t, binary: envoytest.Binary(t), authorities: map[cluster.ID]*identity.Authority{}, cache: NewCache()}
 	for _, c := range clusters {
 		td, err := identity.TrustDomain(c, testSet)
 		if err != nil {

@@ -276,7 +276,7 @@ func firstDifference(want, got []byte) string {
 
 // The real Envoy accepts every golden.
 func TestEnvoyAcceptsGoldens(t *testing.T) {
-	binary := envoyBinary(t)
+	binary := envoytest.Binary(t)
 	for _, name := range goldenCases(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

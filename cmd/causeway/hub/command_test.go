@@ -14,69 +14,26 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
-	"github.com/causeway-mesh/causeway/cmd/causeway/root"
+	"github.com/causeway-mesh/causeway/cmd/causeway/root/roottest"
 	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
 	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
 )
 
-// free gives loopback addresses that nobody listens on.
-func free(t *testing.T, n int) []string {
-	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out
-}
-
-func command(ctx context.Context, out io.Writer, args ...string) error {
-	cmd, err := root.New(root.Config{Out: out, Err: io.Discard, Getenv: func(string) string { return "" }, Version: "test"})
-	if err != nil {
-		return err
-	}
-	cmd.SetArgs(args)
-	return cmd.ExecuteContext(ctx)
-}
-
-// credentials writes what a chart would mount.
-func credentials(t *testing.T, values []byte) string {
-	t.Helper()
-	var v struct {
-		Secret struct{ Data map[string]string }
-	}
-	if err := yaml.Unmarshal(values, &v); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, data := range v.Secret.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
 // From the administrator's folder to an answer: a hub that is run with what
 // `clusterset init` wrote tells of a cluster whose agent has what `cluster add` printed,
 // and lets the administrator drain it.
 func TestHub(t *testing.T) {
 	t.Parallel()
-	at := free(t, 4)
+	at := roottest.Addresses(t, 4)
 	endpoint, api := "https://"+at[0], at[1]
 	dir, values := filepath.Join(t.TempDir(), "prod"), filepath.Join(t.TempDir(), "hub.yaml")
 	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", api, "--values", values}
-	if err := command(t.Context(), io.Discard, append(init, "--wait", "1ms")...); err == nil {
+	if err := roottest.Run(t.Context(), io.Discard, io.Discard, append(init, "--wait", "1ms")...); err == nil {
 		t.Fatal("there is no etcd yet")
 	}
 	file := func(name string) []byte {
@@ -102,14 +59,14 @@ func TestHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	if err := command(t.Context(), io.Discard, init...); err != nil {
+	if err := roottest.Run(t.Context(), io.Discard, io.Discard, init...); err != nil {
 		t.Fatal(err)
 	}
 
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- command(ctx, io.Discard, "hub", "--clusterset", "prod", "--credentials", credentials(t, file(values)), "--store", endpoint,
+		ended <- roottest.Run(ctx, io.Discard, io.Discard, "hub", "--clusterset", "prod", "--credentials", roottest.Mount(t, file(values)), "--store", endpoint,
 			"--replica", "0", "--listen", api, "--gossip", "127.0.0.1:0", "--metrics", at[2], "--probe", at[3])
 	}()
 	t.Cleanup(func() {
@@ -131,10 +88,10 @@ func TestHub(t *testing.T) {
 	}
 
 	var west bytes.Buffer
-	if err := command(t.Context(), &west, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
+	if err := roottest.Run(t.Context(), &west, io.Discard, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := mounted.Dir(credentials(t, west.Bytes())).Store(mounted.StoreCert, mounted.StoreKey)
+	cfg, err := mounted.Dir(roottest.Mount(t, west.Bytes())).Store(mounted.StoreCert, mounted.StoreKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,13 +109,13 @@ func TestHub(t *testing.T) {
 	}
 	eventually(t, "west among the clusters", func() bool {
 		var out bytes.Buffer
-		err := command(t.Context(), &out, "get", "clusters", "--state", dir)
+		err := roottest.Run(t.Context(), &out, io.Discard, "get", "clusters", "--state", dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return strings.Contains(out.String(), "west") && strings.Contains(out.String(), "eu")
 	})
-	if err := command(t.Context(), io.Discard, "cluster", "drain", "west", "--over=0s", "--state", dir); err != nil {
+	if err := roottest.Run(t.Context(), io.Discard, io.Discard, "cluster", "drain", "west", "--over=0s", "--state", dir); err != nil {
 		t.Errorf("drain: %v", err)
 	}
 }

@@ -24,34 +24,10 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
-	"github.com/causeway-mesh/causeway/cmd/causeway/root"
+	"github.com/causeway-mesh/causeway/cmd/causeway/root/roottest"
 	"github.com/causeway-mesh/causeway/test/lab"
-	"github.com/causeway-mesh/causeway/xds/envoy"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
-
-// free gives loopback addresses that nobody listens on.
-func free(t *testing.T, n int) []string {
-	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out
-}
-
-func command(ctx context.Context, out, errs io.Writer, args ...string) error {
-	cmd, err := root.New(root.Config{Out: out, Err: errs, Getenv: func(string) string { return "" }, Version: "test"})
-	if err != nil {
-		return err
-	}
-	cmd.SetArgs(args)
-	return cmd.ExecuteContext(ctx)
-}
 
 // running is a command that runs until it is stopped.
 type running struct {
@@ -80,7 +56,7 @@ func start(t *testing.T, name string, args ...string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	r := &running{log: &syncBuffer{}}
-	go func() { ended <- command(ctx, r.log, r.log, args...) }()
+	go func() { ended <- roottest.Run(ctx, r.log, r.log, args...) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -168,10 +144,7 @@ func service(t *testing.T, backends ...string) string {
 // the API server and the store away a restarted agent serves what it had.
 func TestAgents(t *testing.T) {
 	t.Parallel()
-	path, err := envoy.Find("")
-	if err != nil {
-		t.Skip(err)
-	}
+	path := envoytest.Binary(t)
 	cp := lab.StartControlPlane(t, lab.ControlPlaneOptions{CRDs: lab.CRDs{GatewayAPI: lab.Standard, MCS: true}})
 	api, err := typed.NewForConfig(cp.Config)
 	if err != nil {
@@ -195,10 +168,10 @@ metadata: {name: somebody, namespace: default}
 	kubeconfig := grant(t, cp, api)
 	prod, server := clusterSet(t)
 
-	xds, ids, probes, queries, data := free(t, 2), free(t, 2), free(t, 2), free(t, 2), []string{t.TempDir(), t.TempDir()}
+	xds, ids, probes, queries, data := roottest.Addresses(t, 2), roottest.Addresses(t, 2), roottest.Addresses(t, 2), roottest.Addresses(t, 2), []string{t.TempDir(), t.TempDir()}
 	config := filepath.Join(t.TempDir(), "agent.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
-		prod.endpoint, kubeconfig, prod.west, port(free(t, 1)[0])), 0o600); err != nil {
+		prod.endpoint, kubeconfig, prod.west, port(roottest.Addresses(t, 1)[0])), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(i int) *running {
@@ -301,7 +274,7 @@ metadata: {name: somebody, namespace: default}
 		}
 		return string(data)
 	})
-	proxyAt, dir := free(t, 1)[0], short(t)
+	proxyAt, dir := roottest.Addresses(t, 1)[0], short(t)
 	args := func(token, dir, probe string) []string {
 		return []string{"proxy", "--cluster", "west", "--clusterset", "prod", "--identity", service(t, ids...), "--xds", service(t, xds...), "--token", token, "--roots", trust, "--dir", dir, "--probe", probe, "--drain", "100ms", "--envoy", path, "--concurrency", "1"}
 	}

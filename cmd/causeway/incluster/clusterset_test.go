@@ -26,12 +26,12 @@ import (
 	"k8s.io/client-go/dynamic"
 	typed "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/yaml"
 
 	causewayv1 "github.com/causeway-mesh/causeway/api/causeway/v1"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
+	"github.com/causeway-mesh/causeway/cmd/causeway/root/roottest"
 	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
@@ -83,11 +83,11 @@ type administered struct{ endpoint, api, dir, west, hub string }
 // cluster get of it.
 func clusterSet(t *testing.T) (prod administered, server *embedded.Server) {
 	t.Helper()
-	at := free(t, 2)
+	at := roottest.Addresses(t, 2)
 	endpoint := "https://" + at[0]
 	dir, values := filepath.Join(t.TempDir(), "prod"), filepath.Join(t.TempDir(), "hub.yaml")
 	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", at[1], "--values", values}
-	if err := command(t.Context(), io.Discard, io.Discard, append(init, "--wait", "1ms")...); err == nil {
+	if err := roottest.Run(t.Context(), io.Discard, io.Discard, append(init, "--wait", "1ms")...); err == nil {
 		t.Fatal("there is no etcd yet")
 	}
 	addr, err := net.ResolveTCPAddr("tcp", at[0])
@@ -110,36 +110,18 @@ func clusterSet(t *testing.T) (prod administered, server *embedded.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	if err := command(t.Context(), io.Discard, io.Discard, init...); err != nil {
+	if err := roottest.Run(t.Context(), io.Discard, io.Discard, init...); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := command(t.Context(), &out, io.Discard, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
+	if err := roottest.Run(t.Context(), &out, io.Discard, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
 		t.Fatal(err)
 	}
 	ofHub, err := os.ReadFile(values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return administered{endpoint: endpoint, api: at[1], dir: dir, west: mount(t, out.Bytes()), hub: mount(t, ofHub)}, server
-}
-
-// mount writes what the charts would mount of their values.
-func mount(t *testing.T, values []byte) (dir string) {
-	t.Helper()
-	var v struct {
-		Secret struct{ Data map[string]string }
-	}
-	if err := yaml.Unmarshal(values, &v); err != nil {
-		t.Fatal(err)
-	}
-	dir = t.TempDir()
-	for name, data := range v.Secret.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	return administered{endpoint: endpoint, api: at[1], dir: dir, west: roottest.Mount(t, out.Bytes()), hub: roottest.Mount(t, ofHub)}, server
 }
 
 // askByToken calls an agent's query API as a ServiceAccount, with its token and the
@@ -196,7 +178,7 @@ func askByToken(t *testing.T, cp *lab.ControlPlane, address, roots string, token
 // with a quota; and all is back when the policy is gone.
 func policies(t *testing.T, prod administered, exported, imported func() error, exports dynamic.ResourceInterface) {
 	t.Helper()
-	at := free(t, 2)
+	at := roottest.Addresses(t, 2)
 	h := start(t, "hub", "hub", "--clusterset", "prod", "--credentials", prod.hub, "--store", prod.endpoint, "--replica", "0",
 		"--listen", prod.api, "--gossip", "127.0.0.1:0", "--metrics", at[0], "--probe", at[1])
 	defer h.stop()
@@ -204,7 +186,7 @@ func policies(t *testing.T, prod administered, exported, imported func() error, 
 	causeway := func(args ...string) {
 		t.Helper()
 		var out bytes.Buffer
-		if err := command(t.Context(), &out, &out, append(args, "--state", prod.dir)...); err != nil {
+		if err := roottest.Run(t.Context(), &out, &out, append(args, "--state", prod.dir)...); err != nil {
 			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, &out)
 		}
 	}
