@@ -46,6 +46,7 @@ demo: ## Three clusters, real etcd, real Envoys, real requests; about a minute o
 .PHONY: test
 test: ## All tests that need no root: unit, golden, property, real etcd, real Envoy
 	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -timeout 8m ./...
+	@for d in $(SUITES); do cd $(CURDIR)/$$d && $(GO) test ./... || exit 1; done
 
 .PHONY: check
 check: fmt lint generated race ## Format, lint, generated code current, import directions, race tests, a little fuzzing
@@ -103,26 +104,29 @@ lab-down: ## Stop them; nothing is left
 lab-build: ## Build the Kubernetes of `make lab` and of tests with an API server, into the cache (no root)
 	@$(GO) run ./test/lab/cmd/lab build
 
-.PHONY: e2e
-e2e: $(if $(CAUSEWAY_E2E_KUBECONFIGS),,lab-build) ## End-to-end tests on real clusters (root), or on those of $$CAUSEWAY_E2E_KUBECONFIGS. E2E=./test/lab runs one package
+# What tests on clusters run in pods. One make builds it once for all its targets.
+.PHONY: e2e-images
+e2e-images:
 	@$(MAKE) -s images VERSION=e2e OUT=dist/e2e IMAGES=causeway,causeway-envoy,causeway-test,etcd
+
+.PHONY: e2e
+e2e: $(if $(CAUSEWAY_E2E_KUBECONFIGS),,lab-build) e2e-images ## End-to-end tests on real clusters (root), or on those of $$CAUSEWAY_E2E_KUBECONFIGS. E2E=./test/lab runs one package
 	@CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -p 1 -timeout 40m -count 1 -v $(E2E)
 
 # Runs of Gateway API's suite, and of tests like its, which are modules of their own; its
-# tests and channels by regular expressions.
+# tests and channels by regular expressions, and where reports of whole runs go.
 SUITES := test/conformance/gateway test/conformance/federation
 RUN ?= .
 CHANNEL ?= .
+REPORTS ?= docs/conformance
 
 .PHONY: conformance
-conformance: lab-build ## Gateway API's own conformance suite on a real cluster (root). RUN=HTTPRouteCORS: a part; CHANNEL=standard
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(MAKE) -s images VERSION=e2e OUT=dist/e2e
-	@cd test/conformance/gateway && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)'
+conformance: lab-build e2e-images ## Gateway API's own conformance suite on a real cluster (root). RUN=HTTPRouteCORS: a part; CHANNEL=standard
+	@cd test/conformance/gateway && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)' -args -reports $(abspath $(REPORTS))
 
 .PHONY: conformance-federation
-conformance-federation: lab-build ## Tests like its, of ServiceImports as backends, on two clusters (root). RUN=TLS: a part
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(MAKE) -s images VERSION=e2e OUT=dist/e2e
-	@cd test/conformance/federation && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 30m -parallel 4 -count 1 -v -run '^TestFederation$$/$(RUN)'
+conformance-federation: lab-build e2e-images ## Tests like its, of ServiceImports as backends, on two clusters (root). RUN=TLS: a part
+	@cd test/conformance/federation && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 30m -parallel 4 -count 1 -run '^TestFederation$$/$(RUN)'
 
 .PHONY: bench
 bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes

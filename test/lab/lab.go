@@ -160,13 +160,23 @@ func Open() (*Lab, error) {
 // Down removes detached labs, and what labs have left whose process was killed. Those of
 // processes that go on stay. It says how many it has removed.
 func Down(ctx context.Context) (int, error) {
+	return remove(ctx, func(c claim) bool { return !c.alive() || c.Detached })
+}
+
+// Clean removes what labs have left whose process was killed, as the next Start would. It
+// says of how many.
+func Clean(ctx context.Context) (int, error) {
+	return remove(ctx, func(c claim) bool { return !c.alive() })
+}
+
+func remove(ctx context.Context, which func(claim) bool) (int, error) {
 	all, err := readClaims()
 	if err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, c := range all {
-		if c.alive() && !c.Detached {
+		if !which(c) {
 			continue
 		}
 		if err := c.destroy(ctx); err != nil {

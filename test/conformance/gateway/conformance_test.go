@@ -2,28 +2,26 @@ package gateway
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/gateway-api/conformance"
 	confv1 "sigs.k8s.io/gateway-api/conformance/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance/tests"
-	"sigs.k8s.io/gateway-api/conformance/utils/suite"
-	"sigs.k8s.io/gateway-api/pkg/features"
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/test/conformance/fleet"
 	"github.com/causeway-mesh/causeway/test/conformance/gateway/upstream"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
+
+var reports = flag.String("reports", "", "the folder that a whole run without a fault leaves its report in; empty: nowhere")
 
 func TestGatewayAPI(t *testing.T) {
 	version := version(t) // before the first report changes the tree
@@ -36,10 +34,10 @@ func runChannel(t *testing.T, channel lab.Channel, version string) {
 	f := fleet.Start(t, fleet.Options{Networks: []string{"one"}, CRDs: lab.CRDs{GatewayAPI: channel, MCS: true}})
 	c := f.Clusters[0]
 	upstream.Load(t, c)
-	upstream.Classify(t, c)
+	listed := upstream.Classify(t, c)
 
 	report := filepath.Join(t.TempDir(), "report.yaml")
-	runs := &record{begun: time.Now(), state: map[string]state{}}
+	record := upstream.NewRecord()
 	t.Run("tests", func(t *testing.T) {
 		o := upstream.Options(t, c)
 		o.Implementation = confv1.Implementation{
@@ -47,10 +45,9 @@ func runChannel(t *testing.T, channel lab.Channel, version string) {
 			Version: version, Contact: []string{"https://github.com/causeway-mesh/causeway/issues/new"},
 		}
 		o.ReportOutputPath = report
-		o.Hook = runs.hear
+		o.Hook = record.Hear
 		conformance.RunConformanceWithOptions(t, o)
 	})
-	runs.judge(t, channel)
 	text, err := os.ReadFile(report)
 	if err != nil {
 		t.Fatal(err)
@@ -60,21 +57,30 @@ func runChannel(t *testing.T, channel lab.Channel, version string) {
 		t.Fatal(err)
 	}
 	slices.SortFunc(r.ProfileReports, func(a, b confv1.ProfileReport) int { return cmp.Compare(a.Name, b.Name) })
-	judge(t, channel, r)
-	if len(runs.state) < len(tests.ConformanceTests) {
-		return // a part says nothing about the whole
+	tell(r)
+	whole := record.Len() == len(tests.ConformanceTests)
+	faults := append(record.Faults(unmeant(channel)), reported(channel, r)...)
+	if whole { // a part says nothing about it
+		faults = append(faults, claimed(channel, listed, record.Proven())...)
 	}
-	if text, err = yaml.Marshal(r); err != nil {
-		t.Fatal(err)
+	for _, fault := range faults {
+		t.Error(fault)
 	}
-	root, err := lab.SourceRoot()
+	if whole && !t.Failed() && *reports != "" {
+		write(t, r)
+	}
+}
+
+// write leaves a report by the name that upstream gives such files.
+func write(t *testing.T, r confv1.ConformanceReport) {
+	text, err := yaml.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(root, "docs", "conformance", fmt.Sprintf("%s-%s-report.yaml", channel, r.Mode))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(*reports, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	path := filepath.Join(*reports, fmt.Sprintf("%s-%s-report.yaml", r.GatewayAPIChannel, r.Mode))
 	if err := os.WriteFile(path, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -90,74 +96,15 @@ func version(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// record is what became of each test.
-type record struct {
-	begun time.Time
-	mu    sync.Mutex
-	state map[string]state
-}
-
-type state struct {
-	skipped  bool
-	features []features.FeatureName
-}
-
-// hear is the suite's hook. It tells how things go.
-func (r *record) hear(t *testing.T, test suite.ConformanceTest, _ *suite.ConformanceTestSuite) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.state[test.ShortName] = state{skipped: t.Skipped(), features: test.Features}
-	word := "ok     "
-	switch {
-	case t.Failed():
-		word = "FAILED "
-	case t.Skipped():
-		return
-	}
-	fmt.Printf("%4.0fs %s %s\n", time.Since(r.begun).Seconds(), word, test.ShortName)
-}
-
-// judge fails t for tests that were skipped without need.
-func (r *record) judge(t *testing.T, channel lab.Channel) {
-	mesh := features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures)
-	for name, s := range r.state {
-		if s.skipped && !slices.ContainsFunc(s.features, func(f features.FeatureName) bool { return mesh.Has(f) || !served(f, channel) }) {
-			t.Errorf("%s was skipped", name)
-		}
-	}
-}
-
-// served says whether the channel's CRDs have what a feature needs. Those of the standard
-// channel lack the fields of retries; other experimental features need none of their own.
-func served(f features.FeatureName, channel lab.Channel) bool {
-	switch f {
-	case features.SupportHTTPRouteRetry, features.SupportHTTPRouteRetryBackendTimeout, features.SupportHTTPRouteRetryConnectionError:
-		return channel == lab.Experimental
-	}
-	return true
-}
-
-// judge fails t for what a report has that is not perfect, and says what it has.
-func judge(t *testing.T, channel lab.Channel, r confv1.ConformanceReport) {
-	if r.GatewayAPIChannel != string(channel) {
-		t.Errorf("the suite found the channel %s, not %s", r.GatewayAPIChannel, channel)
+// tell prints what a report has.
+func tell(r confv1.ConformanceReport) {
+	line := func(profile, part string, s confv1.Status) {
+		fmt.Printf("%-12s %-8s passed %d, failed %d, skipped %d\n", profile, part, s.Passed, s.Failed, s.Skipped)
 	}
 	for _, p := range r.ProfileReports {
-		parts := map[string]confv1.Status{"core": p.Core}
+		line(p.Name, "core", p.Core)
 		if p.Extended != nil {
-			parts["extended"] = p.Extended.Status
-			for _, f := range p.Extended.UnsupportedFeatures {
-				if served(features.FeatureName(f), channel) {
-					t.Errorf("%s: the feature %s is not supported", p.Name, f)
-				}
-			}
-		}
-		for _, part := range sets.List(sets.KeySet(parts)) {
-			s := parts[part]
-			fmt.Printf("%-12s %-8s passed %d, failed %d, skipped %d\n", p.Name, part, s.Passed, s.Failed, s.Skipped)
-			if s.Failed > 0 || s.Skipped > 0 {
-				t.Errorf("%s %s: failed %v, skipped %v", p.Name, part, s.FailedTests, s.SkippedTests)
-			}
+			line(p.Name, "extended", p.Extended.Status)
 		}
 	}
 }

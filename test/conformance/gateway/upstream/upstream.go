@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -45,9 +45,9 @@ func Load(t testing.TB, clusters ...*lab.Cluster) {
 	}
 }
 
-// Classify makes the GatewayClass in a cluster and waits until it says what its controller
-// supports: the suite reads that before it waits for anything.
-func Classify(t testing.TB, c *lab.Cluster) {
+// Classify makes the GatewayClass in a cluster, waits until it says what its controller
+// supports, and gives that: the suite reads it before it waits for anything.
+func Classify(t testing.TB, c *lab.Cluster) (supported []gatewayv1.SupportedFeature) {
 	t.Helper()
 	if err := c.Apply(t.Context(), []byte(class)); err != nil {
 		t.Fatal(err)
@@ -62,13 +62,16 @@ func Classify(t testing.TB, c *lab.Cluster) {
 		if err != nil {
 			return err
 		}
-		if list, _, err := unstructured.NestedSlice(u.Object, "status", "supportedFeatures"); err != nil {
+		var class gatewayv1.GatewayClass
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &class); err != nil {
 			return err
-		} else if len(list) == 0 {
-			return fmt.Errorf("its status is %v", u.Object["status"])
+		}
+		if supported = class.Status.SupportedFeatures; len(supported) == 0 {
+			return fmt.Errorf("its status is %+v", class.Status)
 		}
 		return nil
 	})
+	return supported
 }
 
 // Options are those of the suite for a cluster: its own, or what its flags say, with the

@@ -22,6 +22,7 @@ const usage = `usage: lab COMMAND
   build                         build Kubernetes, etcd and CoreDNS into the cache
   up [FLAG]...                  start clusters, which stay until "lab down"; -h lists flags
   down                          stop them and clean up, also after killed tests
+  clean                         clean up after killed tests alone
   kubeconfig N                  print the path of a cluster's kubeconfig
   load ARCHIVE...               load image archives into all clusters
   cut A B | heal A B | flat A B drop or restore all traffic between two clusters (0: this
@@ -51,8 +52,12 @@ func command(ctx context.Context, args []string) error {
 		return lab.Build(ctx, log)
 	case "up":
 		return up(ctx, log, args)
-	case "down":
-		n, err := lab.Down(ctx)
+	case "down", "clean":
+		remove := lab.Down
+		if name == "clean" {
+			remove = lab.Clean
+		}
+		n, err := remove(ctx)
 		if err == nil {
 			fmt.Printf("%d labs removed\n", n)
 		}
