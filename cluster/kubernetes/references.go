@@ -55,6 +55,10 @@ func References(o *cluster.Object) []cluster.Ref {
 		}
 	}
 	switch v := o.Value.(type) {
+	case *gatewayv1.GatewayClass:
+		if p := v.Spec.ParametersRef; p != nil && p.Group == "" && p.Kind == gatewayv1.Kind(cluster.KindConfigMap) && p.Namespace != nil {
+			out = append(out, cluster.Ref{Kind: cluster.KindConfigMap, Namespace: string(*p.Namespace), Name: p.Name})
+		}
 	case *gatewayv1.Gateway:
 		for _, l := range v.Spec.Listeners {
 			if l.TLS != nil {
@@ -113,19 +117,21 @@ func (s *Source) Need(refs []cluster.Ref) {
 	}
 }
 
-// wanted lists what is referred to: by the Gateways of our classes, by
-// ListenerSets of those, and by policies.
+// wanted lists what is referred to: by our classes and their Gateways, by ListenerSets
+// of those, and by policies.
 func (s *Source) wanted() map[cluster.Ref]bool {
-	classes := map[string]bool{cluster.ClassCauseway: true, cluster.ClassClusterset: true}
-	for _, o := range s.state.all(cluster.KindGatewayClass) {
-		if c, ok := o.Value.(*gatewayv1.GatewayClass); ok {
-			classes[o.Name] = string(c.Spec.ControllerName) == cluster.ControllerName
-		}
-	}
 	out := map[cluster.Ref]bool{}
 	add := func(o *cluster.Object) {
 		for _, r := range References(o) {
 			out[r] = true
+		}
+	}
+	classes := map[string]bool{cluster.ClassCauseway: true, cluster.ClassClusterset: true}
+	for _, o := range s.state.all(cluster.KindGatewayClass) {
+		if c, ok := o.Value.(*gatewayv1.GatewayClass); ok {
+			if classes[o.Name] = string(c.Spec.ControllerName) == cluster.ControllerName; classes[o.Name] {
+				add(o)
+			}
 		}
 	}
 	foreign := map[cluster.Ref]bool{} // Gateways of somebody else's

@@ -1,9 +1,11 @@
 // Package parameters reads the options that a Gateway's spec.infrastructure.parametersRef
-// names: the data of a ConfigMap, each key an option. It is pure; the resolver judges by it
-// whether a Gateway is Accepted, and what is provided for the Gateway follows it.
+// and a GatewayClass's spec.parametersRef name: the data of a ConfigMap, each key an option.
+// It is pure; the resolver judges by it whether a Gateway is Accepted, and what is provided
+// for the Gateway follows it.
 package parameters
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -65,6 +67,7 @@ const (
 	maxAccessLog = 4 << 10
 	maxResources = 16 << 10
 	maxImage     = 1 << 10
+	maxWrong     = 10 // that an error names
 )
 
 var (
@@ -74,13 +77,18 @@ var (
 	image = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 )
 
-// Parse reads the options of a ConfigMap. Its error names the option, and what it may be.
+// Parse reads the options of a ConfigMap. Its error names each option that is wrong, and
+// what it may be; the others are there all the same.
 func Parse(data map[string]string) (Parameters, error) {
 	var out Parameters
+	var wrong []string
 	for _, key := range slices.Sorted(maps.Keys(data)) {
-		if err := out.set(key, data[key]); err != nil {
-			return Parameters{}, fmt.Errorf("%.80s: %w", key, err)
+		if err := out.set(key, data[key]); err != nil && len(wrong) < maxWrong {
+			wrong = append(wrong, fmt.Sprintf("%.80s: %v", key, err))
 		}
+	}
+	if len(wrong) > 0 {
+		return out, errors.New(strings.Join(wrong, "; "))
 	}
 	return out, nil
 }

@@ -51,9 +51,14 @@ func TestParse(t *testing.T) {
 			t.Errorf("%v: %v", c.data, err)
 		case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
 			t.Errorf("%v: %v, should say %q", c.data, err, c.says)
-		case !reflect.DeepEqual(got, c.want):
+		case c.says == "" && !reflect.DeepEqual(got, c.want):
 			t.Errorf("%v: %+v, want %+v", c.data, got, c.want)
 		}
+	}
+	// What is right is read beside what is wrong, all of which is named.
+	some, err := Parse(map[string]string{"accessLog": "json", "replicas": "many", "image": "an image"})
+	if err == nil || err.Error() != `image: "an image" is no image: use REGISTRY/REPOSITORY:TAG; replicas: "many" is not a number from 1 to 1000` || !reflect.DeepEqual(some, Parameters{AccessLog: AccessLogJSON}) {
+		t.Errorf("%+v: %v", some, err)
 	}
 	text, err := Parse(map[string]string{"accessLog": "text"})
 	if err != nil || checkFormat(text.AccessLog) != nil {

@@ -2,11 +2,22 @@ package resolve
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 )
@@ -57,4 +68,87 @@ func TestCertificateRefusesStrangers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestCertificateRefusesWhatEnvoyDoes: what Go reads and Envoy doesn't is told of, for an
+// Envoy that waits for a certificate serves no listener of the port.
+func TestCertificateRefusesWhatEnvoyDoes(t *testing.T) {
+	staple := pkix.Extension{Id: mustStaple, Value: []byte{0x30, 3, 2, 1, 5}}
+	for name, c := range map[string]struct {
+		key      crypto.Signer
+		template x509.Certificate
+		says     string // empty: it is good
+	}{
+		"RSA 1024":   {key: rsaKey(t, 1024), says: "its RSA key has 1024 bits"},
+		"RSA 2048":   {key: rsaKey(t, 2048)},
+		"P-224":      {key: ecKey(t, elliptic.P224()), says: "curve P-224"},
+		"P-384":      {key: ecKey(t, elliptic.P384())},
+		"P-521":      {key: ecKey(t, elliptic.P521())},
+		"Ed25519":    {key: edKey(t)},
+		"expired":    {key: ecKey(t, elliptic.P256()), template: x509.Certificate{NotAfter: time.Now().Add(-time.Hour)}},
+		"nameless":   {key: ecKey(t, elliptic.P256()), template: x509.Certificate{Subject: pkix.Name{Organization: []string{"no name"}}}, says: "it names nobody"},
+		"mustStaple": {key: ecKey(t, elliptic.P256()), template: x509.Certificate{ExtraExtensions: []pkix.Extension{staple}}, says: "OCSP"},
+	} {
+		if c.template.Subject.Organization == nil {
+			c.template.DNSNames = []string{"a.example.com"}
+		}
+		cert, key := pair(t, &c.template, c.key)
+		checkCertificate(t, name, cert, key, c.says)
+	}
+	cert, key := resolvetest.PEM(t, "a.example.com")
+	checkCertificate(t, "garbage behind it", append(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("no certificate")})...), key, "certificate 1 of the chain can't be read")
+}
+
+func checkCertificate(t *testing.T, name string, cert, key []byte, says string) {
+	t.Helper()
+	switch _, err := NewCertificate("app", "a", cert, key); {
+	case says == "" && err != nil:
+		t.Errorf("%s: %v", name, err)
+	case says != "" && (err == nil || !strings.Contains(err.Error(), says)):
+		t.Errorf("%s: %v, should say %q", name, err, says)
+	}
+}
+
+func pair(t *testing.T, template *x509.Certificate, key crypto.Signer) (certPEM, keyPEM []byte) {
+	t.Helper()
+	template.SerialNumber = big.NewInt(1)
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+func rsaKey(t *testing.T, bits int) crypto.Signer {
+	t.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func ecKey(t *testing.T, c elliptic.Curve) crypto.Signer {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(c, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func edKey(t *testing.T) crypto.Signer {
+	t.Helper()
+	_, k, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

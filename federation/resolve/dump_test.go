@@ -1,13 +1,17 @@
 package resolve
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"sort"
 	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/causeway-mesh/causeway/cluster/parameters"
 )
 
 // dump writes every exported field of a Result for people to read.
@@ -77,7 +81,11 @@ func (d *dumper) frontend(word string, f *Frontend) {
 }
 
 func (d *dumper) gateway(g *Gateway) {
-	d.line(0, "gateway %s home %s class %s", g.Key(), g.Home, g.Class)
+	d.line(0, "gateway %s home %s class %s%s", g.Key(), g.Home, g.Class, flagged(g.Refused, " refused"))
+	if p := g.Infrastructure.Parameters; !reflect.DeepEqual(p, parameters.Parameters{}) {
+		raw, _ := json.Marshal(p)
+		d.line(1, "parameters %s", raw)
+	}
 	if g.ClientCertificate != nil {
 		d.line(1, "client certificate %s", g.ClientCertificate)
 	}

@@ -30,7 +30,8 @@ func (r *reader) viewGateway(ns, name string) *gatewayView {
 	g := &gatewayView{parentView: parentView{obj: o}, spec: o.Value.(*gatewayv1.Gateway)}
 	var err error
 	if g.runs, err = r.runsHere(o); err != nil {
-		g.refused = &problem{string(gatewayv1.GatewayReasonInvalid), err.Error()}
+		// Nobody knows which clusters are meant: those that run it keep it.
+		g.runs, g.refused = true, &problem{string(gatewayv1.GatewayReasonInvalid), err.Error()}
 	}
 	if p := r.equip(g); p != nil && g.refused == nil {
 		g.refused = p
@@ -75,13 +76,16 @@ func gatewayUnit(r *reader, ns, name string) output {
 	for _, s := range sets {
 		out.facts = append(out.facts, fact{setKey(s.obj), r.reportListenerSet(g, s, all, j)})
 	}
-	if !g.runs || g.refused != nil {
+	if !g.runs {
 		return out
 	}
-	gw := &Gateway{Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName), ClientCertificate: client, Infrastructure: g.infrastructure}
+	gw := &Gateway{
+		Namespace: ns, Name: name, Home: g.obj.Cluster, Class: string(g.spec.Spec.GatewayClassName),
+		ClientCertificate: client, Infrastructure: g.infrastructure, Refused: g.refused != nil,
+	}
 	claimed := claimedHosts(all)
 	for _, l := range all {
-		if l.works() && (j.accepted || l.set() == "") {
+		if l.works() && (j.working > 0 || l.set() == "") {
 			gw.Listeners = append(gw.Listeners, g.merge(l, claimed))
 		}
 	}

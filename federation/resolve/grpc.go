@@ -93,7 +93,7 @@ func compileGRPCMethod(m *Match, in *gatewayv1.GRPCMethodMatch) error {
 			}
 			m.Path += "/" + part
 		}
-		if err := checkProgram(m.Path); err != nil {
+		if err := CheckRE2(m.Path); err != nil {
 			return err
 		}
 	default:

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"sort"
 	"strings"
@@ -138,32 +137,6 @@ func valueMatch(name, typ, value string) (ValueMatch, error) {
 		return v, checkRegex(value)
 	}
 	return v, fmt.Errorf("match type %q is unknown", clip(typ))
-}
-
-// Bounds of a regular expression: its length (Gateway API's own for paths) and
-// its size once compiled, since one may be short and huge.
-const (
-	maxRegex        = 1024
-	maxRegexProgram = 1000
-)
-
-// checkRegex accepts what both Go and Envoy read as RE2, within bounds.
-func checkRegex(s string) error {
-	if s == "" || len(s) > maxRegex {
-		return fmt.Errorf("the regular expression %q is not of 1 to %d bytes", clip(s), maxRegex)
-	}
-	return checkProgram(s)
-}
-
-func checkProgram(s string) error {
-	parsed, err := syntax.Parse(s, syntax.Perl)
-	if err != nil {
-		return fmt.Errorf("%q is not a regular expression in RE2 syntax", clip(s))
-	}
-	if prog, err := syntax.Compile(parsed.Simplify()); err != nil || len(prog.Inst) > maxRegexProgram {
-		return fmt.Errorf("the regular expression %q is too large once compiled", clip(s))
-	}
-	return nil
 }
 
 // IsToken judges names of headers, cookies and query parameters (HeaderName).

@@ -168,8 +168,8 @@ func classUnit(r *reader, name string) output {
 		return output{}
 	}
 	accepted := condition(string(gatewayv1.GatewayClassConditionStatusAccepted), true, string(gatewayv1.GatewayClassReasonAccepted), "")
-	if c, ok := o.Value.(*gatewayv1.GatewayClass); ok && c.Spec.ParametersRef != nil {
-		accepted = condition(string(gatewayv1.GatewayClassConditionStatusAccepted), false, string(gatewayv1.GatewayClassReasonInvalidParameters), "parametersRef: parameters are not supported; the class works without them")
+	if _, why := r.classOptions(name); why != "" {
+		accepted = condition(string(gatewayv1.GatewayClassConditionStatusAccepted), false, string(gatewayv1.GatewayClassReasonInvalidParameters), "parametersRef: "+why)
 	}
 	return output{reports: []*ObjectReport{{Ref: o.Ref, Cluster: o.Cluster, Conditions: []metav1.Condition{accepted}}}}
 }

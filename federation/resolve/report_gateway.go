@@ -60,6 +60,8 @@ func (r *reader) reportGateway(g *gatewayView, all []*placed, sets []*setView, j
 		add(gatewayv1.GatewayConditionInsecureFrontendValidationMode, true, gatewayv1.GatewayReasonConfigurationChanged, "tls.frontend lets clients in without a valid certificate (AllowInsecureFallback)")
 	}
 	switch {
+	case g.refused != nil:
+		add(gatewayv1.GatewayConditionProgrammed, false, gatewayv1.GatewayReasonInvalid, "nothing is made or changed for the Gateway until it is accepted; what runs of it goes on")
 	case !j.accepted:
 		add(gatewayv1.GatewayConditionProgrammed, false, gatewayv1.GatewayReasonInvalid, "")
 	case !g.runs:

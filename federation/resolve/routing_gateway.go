@@ -21,6 +21,10 @@ type Gateway struct {
 	// are reached by TLS (spec.tls.backend.clientCertificateRef).
 	ClientCertificate *Certificate
 	Infrastructure    Infrastructure
+	// Refused: it can't be what it asks to be, and is not accepted. Nothing is made or
+	// changed for it, and nothing that runs of it is taken away: its Envoys go on, with its
+	// listeners and routes. Infrastructure has what could be read.
+	Refused bool
 }
 
 // Infrastructure is what a Gateway asks of the pods and the Service that it is given.

@@ -3,7 +3,6 @@ package translate
 import (
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"strings"
 	"unicode/utf8"
 
@@ -14,11 +13,7 @@ import (
 )
 
 const (
-	maxRegex = 16384
-	// maxRegexProgram bounds a regular expression after compilation. RE2 allots
-	// 8 MB to a program; a Unicode class of one instruction here is some hundreds
-	// there.
-	maxRegexProgram = 1000
+	maxRegex        = 16384
 	headerAuthority = ":authority"
 )
 
@@ -146,13 +141,8 @@ func regexMatcher(expr string) (*matcherv3.RegexMatcher, error) {
 	if expr == "" || len(expr) > maxRegex || !utf8.ValidString(expr) {
 		return nil, fmt.Errorf("regular expression %q: from 1 to %d bytes of UTF-8 are possible", clip(expr), maxRegex)
 	}
-	parsed, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not a regular expression in RE2 syntax", clip(expr))
-	}
-	prog, err := syntax.Compile(parsed.Simplify())
-	if err != nil || len(prog.Inst) > maxRegexProgram {
-		return nil, fmt.Errorf("regular expression %q is too large once compiled", clip(expr))
+	if err := resolve.CheckRE2(expr); err != nil {
+		return nil, err
 	}
 	return &matcherv3.RegexMatcher{Regex: expr}, nil
 }

@@ -11,9 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/attest"
@@ -176,9 +174,6 @@ func (g *Gateways) stood(names []provision.Name) {
 func gatewayOf(res *resolve.Result, n provision.Name) (*provision.Gateway, cluster.ID) {
 	gw, ok := res.Gateways.Get([]byte(n.String()))
 	if !ok {
-		if refused(res, n) {
-			return &provision.Gateway{Name: n, Idle: true}, ""
-		}
 		return nil, ""
 	}
 	if _, ok := res.Snapshot.Get(res.Local, cluster.KindNamespace, "", n.Namespace); !ok {
@@ -198,16 +193,8 @@ func gatewayOf(res *resolve.Result, n provision.Name) (*provision.Gateway, clust
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	out.Ports = slices.Compact(out.Ports)
-	if len(out.Ports) == 0 {
+	if gw.Refused || len(out.Ports) == 0 {
 		return &provision.Gateway{Name: n, Idle: true}, ""
 	}
 	return out, gw.Home
-}
-
-// refused tells whether a Gateway of this cluster is one of ours, and not accepted.
-func refused(res *resolve.Result, n provision.Name) bool {
-	rep, ok := res.Report(n.Ref(cluster.KindGateway), res.Local)
-	return ok && slices.ContainsFunc(rep.Conditions, func(c metav1.Condition) bool {
-		return c.Type == string(gatewayv1.GatewayConditionAccepted) && c.Status == metav1.ConditionFalse
-	})
 }

@@ -160,7 +160,7 @@ func gatewayBehind(res *resolve.Result, ref cluster.Ref) (of provision.Name, run
 		return of, false
 	}
 	g, ok := res.Gateways.Get([]byte(of.String()))
-	return of, ok && slices.ContainsFunc(g.Listeners, possible)
+	return of, ok && !g.Refused && slices.ContainsFunc(g.Listeners, possible)
 }
 
 func possible(l resolve.Listener) bool {
