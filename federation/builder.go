@@ -363,6 +363,8 @@ func fits(o *cluster.Object) error {
 		_, ok = o.Value.(*gatewayv1.BackendTLSPolicy)
 	case cluster.KindReferenceGrant:
 		_, ok = o.Value.(*gatewayv1beta1.ReferenceGrant)
+	case cluster.KindGatewayRun:
+		_, ok = o.Value.(*cluster.GatewayRun)
 	}
 	if !ok {
 		return fmt.Errorf("%s of cluster %q holds a %T", o.Ref, o.Cluster, o.Value)

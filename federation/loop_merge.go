@@ -283,7 +283,7 @@ func (m *merger) takeMeta(p *peer, k store.Key, kv store.KV, exists bool) {
 }
 
 // rerank gives the local objects behind these keys the rank of their records, and
-// notes which are over the quota.
+// notes which are over the quota. What no source delivers is taken from its record.
 func (m *merger) rerank(p *peer, keys map[string]store.Key, e *Edit) {
 	for key, k := range keys {
 		m.problems.clear(key)
@@ -292,6 +292,14 @@ func (m *merger) rerank(p *peer, keys map[string]store.Key, e *Edit) {
 			continue
 		}
 		m.refuse(m.local, key, refs, p.over[key], e)
+		if k.Section == store.SectionRuns {
+			var objects []*cluster.Object
+			if kv, exists := m.records.Get([]byte(key)); exists {
+				objects = m.decode(kv)
+			}
+			m.apply(m.local, refs, objects, e)
+			continue
+		}
 		for _, ref := range refs {
 			if o, ok := e.Get(m.local, ref); ok {
 				// An object that is there can be put back.

@@ -136,7 +136,8 @@ func (m *merger) settleQuotas(objects map[cluster.ID]map[string]store.Key) {
 
 // overQuota gives the records of a cluster that are over its quota, and why. In the
 // order of seniority each record is used that still fits; those of one revision in
-// the order of subjectOf.
+// the order of subjectOf. How the cluster runs others' Gateways comes after all else:
+// who writes a Gateway for all takes nothing away from what another exports.
 func (m *merger) overQuota(id cluster.ID, rules *policy.Rules) map[string]string {
 	u := m.used[id]
 	if rules == nil || (rules.Objects == nil || u.objects <= rules.Objects.Most) && (rules.Bytes == nil || u.bytes <= rules.Bytes.Most) {
@@ -144,6 +145,7 @@ func (m *merger) overQuota(id cluster.ID, rules *policy.Rules) map[string]string
 	}
 	type item struct {
 		key, subject string
+		run          bool
 		created      int64
 		bytes        int64
 	}
@@ -151,11 +153,17 @@ func (m *merger) overQuota(id cluster.ID, rules *policy.Rules) map[string]string
 	m.records.Root().WalkPrefix([]byte(store.ClustersPrefix+string(id)+"/"), func(key []byte, kv store.KV) bool {
 		tail := key[len(store.ClustersPrefix)+len(id)+1:]
 		if section, _, _ := strings.Cut(string(tail), "/"); !free(store.Section(section)) {
-			items = append(items, item{kv.Key, subjectOf(kv.Key), kv.CreateRevision, size(kv)})
+			items = append(items, item{kv.Key, subjectOf(kv.Key), store.Section(section) == store.SectionRuns, kv.CreateRevision, size(kv)})
 		}
 		return false
 	})
 	slices.SortFunc(items, func(a, b item) int {
+		if a.run != b.run {
+			if b.run {
+				return -1
+			}
+			return 1
+		}
 		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.subject, b.subject), cmp.Compare(a.key, b.key))
 	})
 	over := map[string]string{}

@@ -257,6 +257,41 @@ func TestOwnRank(t *testing.T) {
 	})
 }
 
+// How the local cluster runs a Gateway is what it has published: every replica of its
+// agent knows it.
+func TestOwnRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := newMemory(t)
+		r := startLoop(t, federation.LoopConfig{Local: "east", Store: mem})
+		r.deliver(true, ownRoute)
+		put := func(id cluster.ID, generation int64) store.Op {
+			rec, err := record.EncodeObject(&cluster.Object{Cluster: id, Ref: cluster.Ref{Kind: cluster.KindGatewayRun, Namespace: "app", Name: "edge"}, Value: &cluster.GatewayRun{Home: "west", Generation: generation}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store.Put(rec.Key, rec.Value)
+		}
+		run := func() int64 {
+			synctest.Wait()
+			o, ok := r.Snapshot().Get("east", cluster.KindGatewayRun, "app", "edge")
+			if !ok {
+				return 0
+			}
+			return o.Value.(*cluster.GatewayRun).Generation
+		}
+		op := put("east", 1)
+		commit(t, mem, op)
+		commit(t, mem, put("east", 2))
+		if got := run(); got != 2 {
+			t.Errorf("generation %d", got)
+		}
+		commit(t, mem, store.Delete(op.Key))
+		if got := run(); got != 0 {
+			t.Errorf("generation %d, though it is gone", got)
+		}
+	})
+}
+
 // Whatever other clusters write, the rest of their state stays in use, and it is
 // told what is wrong; the source's own problems are told beside it.
 func TestProblemsAreTold(t *testing.T) {

@@ -30,6 +30,7 @@ type exports struct {
 	objects  map[cluster.Ref]*cluster.Object     // all other kinds that cross
 	users    map[string]int                      // routes, Gateways and ListenerSets by namespace
 	policies policies
+	runs     runs
 
 	// networks are those of the other clusters, each with one of them; nil: not
 	// known yet. sharing is the cluster that shares ours; while there is none,
@@ -234,6 +235,9 @@ func (x *exports) touchAll() {
 	for ref := range x.objects {
 		x.touchObject(ref)
 	}
+	for n := range x.runs.of {
+		x.touch(record.RunKey(x.id, n.namespace, n.name))
+	}
 }
 
 // rank is the place of a record in the order of writing: class, then the object
@@ -273,6 +277,7 @@ const (
 	classPolicies    // before the Services that can only be reached by them
 	classGrants
 	classRanked
+	classRuns // they say what became of others' objects
 )
 
 // errKeep says that a key is to be left as the store has it.
@@ -322,6 +327,9 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 		return rec, rank{class: classTrust}, nil, err
 	case store.SectionAlive:
 		return rec, r, nil, errKeep
+	case store.SectionRuns:
+		rec, err = x.encodeRun(key, name{k.Names[0], k.Names[1]})
+		return rec, rank{class: classRuns}, nil, err
 	case store.SectionServices:
 		if n := (name{k.Names[0], k.Names[1]}); x.isExported(n) {
 			svc, exp := x.services[n], x.exported[n]

@@ -180,6 +180,33 @@ func (p *Publisher) SetTrust(trustDomain string, authorities [][]byte) error {
 	return nil
 }
 
+// SetRun replaces what the cluster says of how it runs a Gateway that is for several
+// clusters; nil: nothing any more. The Publisher shares it from now on.
+func (p *Publisher) SetRun(namespace, gateway string, run *cluster.GatewayRun) {
+	p.mu.Lock()
+	p.exports.setRun(name{namespace, gateway}, run)
+	p.delivered()
+	p.mu.Unlock()
+}
+
+// RunsKnown says that SetRun was called for each Gateway that the cluster runs: what the
+// store has of others goes. Before that it stays, so that one who begins to lead takes
+// nothing back for a moment.
+func (p *Publisher) RunsKnown() {
+	p.mu.Lock()
+	p.exports.runsKnown()
+	p.delivered()
+	p.mu.Unlock()
+}
+
+// ForgetRuns says that somebody else may lead and know better from now on: what the store
+// has stays until SetRun or RunsKnown.
+func (p *Publisher) ForgetRuns() {
+	p.mu.Lock()
+	p.exports.forgetRuns()
+	p.mu.Unlock()
+}
+
 // delivered counts a delivery and wakes the writer. p.mu is held.
 func (p *Publisher) delivered() {
 	p.seq++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -439,5 +440,39 @@ func TestAliveAndLead(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// How the cluster runs others' Gateways is in the store as long as it does. Who begins to
+// lead takes nothing of it back before it knows better.
+func TestRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := open(t)
+		r, stop := start(t, mem, mem)
+		r.deliver(full())
+		run := &cluster.GatewayRun{Home: "west", Generation: 1, Addresses: []gatewayv1.GatewayStatusAddress{{Value: "192.0.2.1"}}}
+		r.pub.SetRun("app", "edge", run)
+		r.pub.SetRun("app", "other", run)
+		before := r.want(r.flush(), "meta/cluster", "runs/app/edge", "runs/app/other")
+		c, err := record.Decode(before["runs/app/edge"])
+		if err != nil || !reflect.DeepEqual(c.Objects[0].Value, run) {
+			t.Errorf("others read %+v (%v)", c, err)
+		}
+		stop()
+		next, _ := start(t, mem, mem)
+		next.deliver(full())
+		next.want(next.flush(), "meta/cluster", "runs/app/edge", "runs/app/other")
+		next.pub.SetRun("app", "edge", run)
+		next.want(next.flush(), "meta/cluster", "runs/app/edge", "runs/app/other")
+		next.pub.RunsKnown()
+		if after := next.want(next.flush(), "meta/cluster", "runs/app/edge"); after["runs/app/edge"].ModRevision != before["runs/app/edge"].ModRevision {
+			t.Error("what is the same was written again")
+		}
+		next.pub.ForgetRuns()
+		next.pub.SetRun("app", "third", run)
+		next.want(next.flush(), "meta/cluster", "runs/app/edge", "runs/app/third")
+		next.pub.SetRun("app", "third", nil)
+		next.pub.RunsKnown()
+		next.want(next.flush(), "meta/cluster")
 	})
 }

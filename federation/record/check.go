@@ -41,6 +41,8 @@ func tooMany(what string, n, most int) error {
 var (
 	trustDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`) // SPIFFE ID standard, section 2.1
 	portName    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+	conditionReason = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$`) // metav1.Condition
 )
 
 func checkMeta(m cluster.Meta) error {

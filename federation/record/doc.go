@@ -17,6 +17,8 @@
 // the Envoys of other clusters do TLS with that Service's pods themselves, through
 // the crossing gateways. With it go the ConfigMaps in which it finds its CA
 // certificates, reduced to data[ca.crt]; one that holds a private key there stays.
+// How the cluster runs a Gateway that is for several (cluster.GatewayRun) crosses too: the
+// agent makes that record itself.
 // Secrets and GatewayClasses never cross: no function here takes them.
 //
 // Objects cross without status, managedFields, owners and last-applied annotation;

@@ -11,7 +11,7 @@ import (
 // arity is how many names follow a section.
 var arity = map[store.Section]int{
 	store.SectionMeta: 1, store.SectionAlive: 1, store.SectionTrust: 1, store.SectionNamespaces: 1,
-	store.SectionServices: 2, store.SectionGrants: 2,
+	store.SectionServices: 2, store.SectionGrants: 2, store.SectionRuns: 2,
 	store.SectionEndpoints: 3, store.SectionRoutes: 3, store.SectionGateways: 3, store.SectionPolicies: 3,
 }
 
@@ -43,6 +43,11 @@ func SliceKey(id cluster.ID, namespace, service, name string) (string, error) {
 	return store.ClusterKey(string(id), store.SectionEndpoints, namespace, service, name)
 }
 
+// RunKey is the key under which a cluster says how it runs a Gateway that is for several.
+func RunKey(id cluster.ID, namespace, gateway string) (string, error) {
+	return store.ClusterKey(string(id), store.SectionRuns, namespace, gateway)
+}
+
 // ErrNotPublished says that objects of a kind have no key.
 var ErrNotPublished = errors.New("kind is never published")
 
@@ -64,6 +69,8 @@ func ObjectKey(o *cluster.Object) (string, error) {
 		return store.ClusterKey(id, store.SectionNamespaces, o.Name)
 	case cluster.KindReferenceGrant:
 		return store.ClusterKey(id, store.SectionGrants, o.Namespace, o.Name)
+	case cluster.KindGatewayRun:
+		return RunKey(o.Cluster, o.Namespace, o.Name)
 	}
 	if c, ok := codecs[o.Kind]; ok {
 		return store.ClusterKey(id, c.section, keyName(o.Kind), o.Namespace, o.Name)
@@ -94,6 +101,8 @@ func Refs(k store.Key) ([]cluster.Ref, error) {
 		return []cluster.Ref{ref(cluster.KindEndpointSlice, n[0], n[2])}, nil
 	case store.SectionGrants:
 		return []cluster.Ref{ref(cluster.KindReferenceGrant, n[0], n[1])}, nil
+	case store.SectionRuns:
+		return []cluster.Ref{ref(cluster.KindGatewayRun, n[0], n[1])}, nil
 	case store.SectionRoutes, store.SectionGateways, store.SectionPolicies:
 		kind, ok := keyKinds[k.Section][n[0]]
 		if !ok {

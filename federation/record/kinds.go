@@ -53,8 +53,9 @@ var codecs = map[cluster.Kind]codec{
 	cluster.KindReferenceGrant: custom(store.SectionGrants, func(v *gatewayv1beta1.ReferenceGrant) parts[gatewayv1beta1.ReferenceGrantSpec] {
 		return parts[gatewayv1beta1.ReferenceGrantSpec]{&v.TypeMeta, &v.ObjectMeta, &v.Spec, nil}
 	}, gatewayv1beta1.GroupVersion.String(), checkReferenceGrant),
-	cluster.KindConfigMap: {store.SectionPolicies, encodeConfigMap, decodeConfigMap},
-	cluster.KindNamespace: {store.SectionNamespaces, encodeNamespace, decodeNamespace},
+	cluster.KindConfigMap:  {store.SectionPolicies, encodeConfigMap, decodeConfigMap},
+	cluster.KindNamespace:  {store.SectionNamespaces, encodeNamespace, decodeNamespace},
+	cluster.KindGatewayRun: {store.SectionRuns, encodeRun, decodeRun},
 }
 
 var gatewayVersion = gatewayv1.GroupVersion.String()

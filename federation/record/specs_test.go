@@ -40,6 +40,7 @@ var specs = map[cluster.Kind][]string{
 	cluster.KindGateway:          {`{"gatewayClassName":"causeway","listeners":[{"name":"https","port":443,"protocol":"HTTPS","hostname":"*.example","tls":{"mode":"Terminate","certificateRefs":[{"name":"c","namespace":"certs"}],"options":{"a/b":"c"}},"allowedRoutes":{"namespaces":{"from":"Selector","selector":{"matchLabels":{"a":"b"}}},"kinds":[{"kind":"HTTPRoute"}]}},{"name":"odd","port":1,"protocol":"example.com/odd"}],"addresses":[{"type":"IPAddress","value":"10.0.0.1"}],"infrastructure":{"labels":{"a":"b"},"parametersRef":{"group":"","kind":"ConfigMap","name":"p"}},"allowedListeners":{"namespaces":{"from":"Selector","selector":{"matchExpressions":[{"key":"a","operator":"Exists"}]}}},"tls":{"backend":{"clientCertificateRef":{"name":"c"}},"frontend":{"default":{"validation":{"caCertificateRefs":[{"group":"","kind":"ConfigMap","name":"ca"}],"mode":"AllowValidOnly"}},"perPort":[{"port":8443,"tls":{"validation":{"caCertificateRefs":[{"group":"","kind":"ConfigMap","name":"ca","namespace":"x"}],"mode":"AllowInsecureFallback"}}}]}}}`},
 	cluster.KindListenerSet:      {`{"parentRef":{"group":"gateway.networking.k8s.io","kind":"Gateway","name":"gw","namespace":"infra"},"listeners":[{"name":"tls","port":443,"protocol":"TLS","hostname":"a.example","tls":{"mode":"Passthrough"}},{"name":"udp","port":53,"protocol":"UDP","allowedRoutes":{"namespaces":{"from":"All"}}}]}`},
 	cluster.KindBackendTLSPolicy: {`{"targetRefs":[{"group":"","kind":"Service","name":"a","sectionName":"https"}],"validation":{"caCertificateRefs":[{"group":"","kind":"ConfigMap","name":"ca"}],"hostname":"a.example","subjectAltNames":[{"type":"Hostname","hostname":"*.a.example"},{"type":"URI","uri":"spiffe://x/ns/a?b#c"}]},"options":{"a/b":"c"}}`, `{"targetRefs":[{"group":"","kind":"Service","name":"a"}],"validation":{"wellKnownCACertificates":"System","hostname":"a.example"}}`},
+	cluster.KindGatewayRun:       {`{"home":"west","generation":3,"conditions":[{"type":"Accepted","status":"True","lastTransitionTime":null,"reason":"Accepted","message":""},{"type":"Programmed","status":"False","lastTransitionTime":null,"reason":"AddressNotAssigned","message":"no address yet"}],"addresses":[{"type":"IPAddress","value":"192.0.2.1"},{"type":"Hostname","value":"lb.example.com"}],"listeners":[{"name":"https","conditions":[{"type":"ResolvedRefs","status":"False","lastTransitionTime":null,"reason":"InvalidCertificateRef","message":"there is no Secret"}]}]}`},
 	cluster.KindReferenceGrant:   {`{"from":[{"group":"gateway.networking.k8s.io","kind":"TCPRoute","namespace":"x"},{"group":"gateway.networking.k8s.io","kind":"ListenerSet","namespace":"x"},{"group":"gateway.networking.k8s.io","kind":"UDPRoute","namespace":"x"},{"group":"gateway.networking.k8s.io","kind":"GRPCRoute","namespace":"x"},{"group":"gateway.networking.k8s.io","kind":"TLSRoute","namespace":"x"}],"to":[{"group":"","kind":"Secret","name":"c"}]}`},
 }
 
@@ -145,6 +146,19 @@ func TestWrongSpecsAreRefused(t *testing.T) {
 		{cluster.KindBackendTLSPolicy, `"validation":{`, `"validation":{"wellKnownCACertificates":"System",`, "needs one of caCertificateRefs and wellKnownCACertificates"},
 		{cluster.KindBackendTLSPolicy, `"hostname":"*.a.example"`, `"hostname":"*.a.example","uri":"x://y"`, "spec.validation.subjectAltNames[0]"},
 		{cluster.KindBackendTLSPolicy, `"spiffe://x/ns/a?b#c"`, `"spiffe"`, `spec.validation.subjectAltNames[1]: URI "spiffe" is not absolute`},
+		{cluster.KindGatewayRun, `"home":"west"`, `"home":"West"`, `cluster name "West"`},
+		{cluster.KindGatewayRun, `"type":"Accepted"`, `"type":"Programmed"`, `condition "Programmed" is none that crosses, or is there twice`},
+		{cluster.KindGatewayRun, `"type":"Accepted"`, `"type":"example.com/Fine"`, `condition "example.com/Fine"`},
+		{cluster.KindGatewayRun, `"status":"True"`, `"status":"Perhaps"`, `has the status "Perhaps"`},
+		{cluster.KindGatewayRun, `"reason":"Accepted"`, `"reason":"a b"`, `has the reason "a b"`},
+		{cluster.KindGatewayRun, `"no address yet"`, `"` + strings.Repeat("x", 513) + `"`, "more than 512 bytes"},
+		{cluster.KindGatewayRun, `"no address yet"`, `"two\nlines"`, "control characters"},
+		{cluster.KindGatewayRun, `"192.0.2.1"`, `"0.0.0.0"`, `address "0.0.0.0"`},
+		{cluster.KindGatewayRun, `"lb.example.com"`, `"lb example"`, `address "lb example" is not a DNS name`},
+		{cluster.KindGatewayRun, `"type":"Hostname"`, `"type":"example.com/Name"`, "not IPAddress or Hostname"},
+		{cluster.KindGatewayRun, `"addresses":[`, `"addresses":[` + strings.Repeat(`{"value":"192.0.2.1"},`, 15), "17 addresses"},
+		{cluster.KindGatewayRun, `"listeners":[`, `"listeners":[{"name":"https","conditions":[]},`, `listener "https" is no name, or is there twice`},
+		{cluster.KindGatewayRun, `"type":"ResolvedRefs"`, `"type":"Conflicted"`, `listener "https": condition "Conflicted"`},
 		{cluster.KindReferenceGrant, `"namespace":"x"`, `"namespace":"*"`, `spec.from[0]: namespace "*"`},
 	} {
 		spec := strings.Replace(specs[c.kind][0], c.old, c.wrong, 1)

@@ -23,6 +23,7 @@ func dump(r *Result) string {
 	each(r.Gateways, func(_ string, g *Gateway) { d.gateway(g) })
 	each(r.Backends, func(_ string, b *Backend) { d.backend(b) })
 	each(r.Reports, func(k string, o *ObjectReport) { d.report(k, o) })
+	each(r.Runs, func(_ string, g *GatewayRuns) { d.runs(g) })
 	return d.String()
 }
 
@@ -274,4 +275,25 @@ func flagged(on bool, s string) string {
 		return s
 	}
 	return ""
+}
+
+func (d *dumper) runs(g *GatewayRuns) {
+	d.line(0, "runs of gateway %s/%s of %s, generation %d", g.Namespace, g.Name, g.Home, g.Generation)
+	for _, c := range g.Clusters {
+		d.line(1, "%s %s%s", c.Cluster, c.Liveness, flagged(c.Run == nil, " says nothing"))
+		if c.Run == nil {
+			continue
+		}
+		for _, x := range c.Run.Conditions {
+			d.line(2, "%s=%s %s %s", x.Type, x.Status, x.Reason, x.Message)
+		}
+		for _, a := range c.Run.Addresses {
+			d.line(2, "address %s", a.Value)
+		}
+		for _, l := range c.Run.Listeners {
+			for _, x := range l.Conditions {
+				d.line(2, "listener %s %s=%s %s %s", l.Name, x.Type, x.Status, x.Reason, x.Message)
+			}
+		}
+	}
 }

@@ -38,6 +38,7 @@ const (
 	unitListenerSet    unitClass = 'h'
 	unitPolicy         unitClass = 'i' // the report on a BackendTLSPolicy
 	unitBackend        unitClass = 'j' // exists while a frontend or Gateway refers to it
+	unitRuns           unitClass = 'k' // who runs the Gateways of a name that are for several clusters
 )
 
 func (u unit) id() string {
@@ -62,6 +63,7 @@ type output struct {
 	imp      *Import
 	backend  *Backend
 	reports  []*ObjectReport
+	runs     []*GatewayRuns
 	needs    needs
 	facts    []fact
 }
@@ -83,6 +85,8 @@ func (u unit) compute(r *reader) output {
 		return verdictUnit(r, u.namespace, u.name)
 	case unitPolicy:
 		return policyUnit(r, u.namespace, u.name)
+	case unitRuns:
+		return runsUnit(r, u.namespace, u.name)
 	case unitFrontend, unitRemoteFrontend:
 		return frontendUnit(r, FrontendKey{Kind: u.kind, Namespace: u.namespace, Name: u.name, Cluster: u.cluster})
 	}
@@ -95,6 +99,7 @@ type known struct {
 	keys    []federation.Key
 	needs   needs
 	reports []string
+	runs    []string
 	parts   []string         // ids, sorted
 	facts   []federation.Key // sorted
 }
@@ -123,7 +128,7 @@ const readerSep = "\x01"
 func Resolve(local cluster.ID, snap *federation.Snapshot) *Result {
 	empty := &Result{Local: local,
 		Frontends: iradix.New[*Frontend](), Remotes: iradix.New[*Frontend](), Gateways: iradix.New[*Gateway](), Imports: iradix.New[*Import](),
-		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](),
+		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](), Runs: iradix.New[*GatewayRuns](),
 		memo: &memo{units: iradix.New[*known](), parts: iradix.New[*partial](), readers: iradix.New[unit](), refs: iradix.New[int](), facts: iradix.New[any]()},
 	}
 	var seeds []unit
@@ -169,7 +174,7 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	case cluster.KindHTTPRoute, cluster.KindGRPCRoute, cluster.KindTLSRoute, cluster.KindTCPRoute, cluster.KindUDPRoute:
 		return []unit{{class: unitRoute, kind: kind, namespace: ns, name: name}}
 	case cluster.KindGateway:
-		return []unit{{class: unitGateway, namespace: ns, name: name}}
+		return []unit{{class: unitGateway, namespace: ns, name: name}, {class: unitRuns, namespace: ns, name: name}}
 	case cluster.KindListenerSet:
 		return []unit{{class: unitListenerSet, namespace: ns, name: name}}
 	case cluster.KindBackendTLSPolicy:
@@ -206,6 +211,7 @@ type run struct {
 	imports   *iradix.Txn[*Import]
 	backends  *iradix.Txn[*Backend]
 	reports   *iradix.Txn[*ObjectReport]
+	runs      *iradix.Txn[*GatewayRuns]
 	delta     Delta
 	// queues of units by class; a unit only ever adds to classes after its own.
 	queue map[unitClass]map[string]unit
@@ -215,11 +221,11 @@ type run struct {
 func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta) {
 	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{}, stale: map[string]bool{},
 		units: r.memo.units.Txn(), parts: r.memo.parts.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(), facts: r.memo.facts.Txn(),
-		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn()}
+		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn(), runs: r.Runs.Txn()}
 	for _, d := range dirty {
 		u.touch(d)
 	}
-	for c := unitClassObject; c <= unitBackend; c++ {
+	for c := unitClassObject; c <= unitRuns; c++ {
 		todo := make([]string, 0, len(u.queue[c]))
 		for id := range u.queue[c] {
 			todo = append(todo, id)
@@ -231,7 +237,7 @@ func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta
 	}
 	u.delta.sort()
 	return &Result{Local: r.Local, Snapshot: snap,
-		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(),
+		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(), Runs: u.runs.Commit(),
 		memo: &memo{units: u.units.Commit(), parts: u.parts.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit(), facts: u.facts.Commit()},
 	}, u.delta
 }
@@ -284,10 +290,14 @@ func (u *run) do(x unit, id string) {
 	for _, rep := range out.reports {
 		next.reports = append(next.reports, rep.Key())
 	}
+	for _, g := range out.runs {
+		next.runs = append(next.runs, g.Key())
+	}
 	u.index(id, x, old.keys, next.keys)
 	u.need(old.needs, next.needs)
 	u.put(x, out)
-	u.putReports(old.reports, out.reports)
+	putAll(u.reports, old.reports, out.reports, (*ObjectReport).Key, &u.delta.Reports)
+	putAll(u.runs, old.runs, out.runs, (*GatewayRuns).Key, &u.delta.Runs)
 	next.facts = u.putFacts(x, id, old.facts, out.facts)
 	if out.gone {
 		u.units.Delete([]byte(id))
@@ -428,14 +438,15 @@ func sameGroups(a, b []EndpointGroup) bool {
 	})
 }
 
-func (u *run) putReports(old []string, next []*ObjectReport) {
+// putAll puts what a unit yields in the place of what stood under its keys before.
+func putAll[T any](t *iradix.Txn[*T], old []string, next []*T, key func(*T) string, delta *[]string) {
 	for _, k := range old {
-		if !slices.ContainsFunc(next, func(rep *ObjectReport) bool { return rep.Key() == k }) {
-			place[ObjectReport](u.reports, k, nil, &u.delta.Reports)
+		if !slices.ContainsFunc(next, func(v *T) bool { return key(v) == k }) {
+			place(t, k, nil, delta)
 		}
 	}
-	for _, rep := range next {
-		place(u.reports, rep.Key(), rep, &u.delta.Reports)
+	for _, v := range next {
+		place(t, key(v), v, delta)
 	}
 }
 

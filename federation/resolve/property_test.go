@@ -79,7 +79,7 @@ func drawStep(t *rapid.T) step {
 	ns := rapid.SampledFrom(someNamespaces).Draw(t, "namespace")
 	name := rapid.SampledFrom(someNames).Draw(t, "name")
 	kind := rapid.SampledFrom(append([]cluster.Kind{cluster.KindService, cluster.KindService, cluster.KindServiceExport, cluster.KindServiceExport, cluster.KindHTTPRoute, cluster.KindHTTPRoute, cluster.KindHTTPRoute,
-		cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, cluster.KindGRPCRoute, "Cluster"}, otherKinds...)).Draw(t, "kind")
+		cluster.KindGateway, cluster.KindGateway, cluster.KindEndpointSlice, cluster.KindEndpointSlice, cluster.KindReferenceGrant, cluster.KindNamespace, cluster.KindGatewayClass, cluster.KindGRPCRoute, cluster.KindGatewayRun, "Cluster"}, otherKinds...)).Draw(t, "kind")
 	if kind == "Cluster" {
 		c := drawCluster(t, id)
 		return step{member: &c}
@@ -165,6 +165,8 @@ func drawValue(t *rapid.T, ref cluster.Ref) any {
 		g.Spec.Listeners = drawListeners(t)
 		drawGatewayOptions(t, g)
 		return g
+	case cluster.KindGatewayRun:
+		return &cluster.GatewayRun{Home: rapid.SampledFrom(someClusters).Draw(t, "home"), Generation: rapid.Int64Range(1, 2).Draw(t, "generation")}
 	case cluster.KindHTTPRoute:
 		maybe("scope", cluster.AnnotationScope, cluster.ScopeCluster, "", "", "")
 		return drawRoute(t, m)
@@ -448,6 +450,7 @@ func sameTrees(t *rapid.T, a, b *Result) {
 	compareTrees(t, "imports", a.Imports, b.Imports)
 	compareTrees(t, "backends", a.Backends, b.Backends)
 	compareTrees(t, "reports", a.Reports, b.Reports)
+	compareTrees(t, "runs", a.Runs, b.Runs)
 	compareTrees(t, "units", a.memo.units, b.memo.units)
 	compareTrees(t, "parts", a.memo.parts, b.memo.parts)
 	compareTrees(t, "readers", a.memo.readers, b.memo.readers)
@@ -504,6 +507,7 @@ func checkDelta(t *rapid.T, old, next *Result, d Delta) {
 	deltaIs(t, "gateways", old.Gateways, next.Gateways, d.Gateways)
 	deltaIs(t, "imports", old.Imports, next.Imports, d.Imports)
 	deltaIs(t, "reports", old.Reports, next.Reports, d.Reports)
+	deltaIs(t, "runs", old.Runs, next.Runs, d.Runs)
 	both := append(slices.Clone(d.BackendConfigs), d.BackendEndpoints...)
 	sort.Strings(both)
 	deltaIs(t, "backends", old.Backends, next.Backends, both)

@@ -88,6 +88,13 @@ func (r *reader) cluster(id cluster.ID) (federation.Cluster, bool) {
 	return c, ok
 }
 
+// clusters lists all clusters, with the Drained that cluster leaves out: nobody may read
+// that here.
+func (r *reader) clusters() []federation.Cluster {
+	r.note(federation.KeyClusters)
+	return r.snap.Clusters()
+}
+
 // drained gives the percentage by which a cluster is drained. What cluster gives
 // has none: a reader that does not ask for it is not woken by its steps.
 func (r *reader) drained(id cluster.ID) int {

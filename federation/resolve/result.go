@@ -33,6 +33,9 @@ type Result struct {
 	// GatewayClasses and exports, and those of others that concern it, as this
 	// cluster judges them.
 	Reports *iradix.Tree[*ObjectReport]
+	// Runs by RunsKey: for each Gateway of class causeway-clusterset, whichever cluster
+	// wrote it, who is to run it and what they say of it.
+	Runs *iradix.Tree[*GatewayRuns]
 
 	memo *memo
 }
@@ -68,15 +71,16 @@ type Delta struct {
 	BackendConfigs   []string
 	BackendEndpoints []string
 	Reports          []string
+	Runs             []string
 }
 
 // Empty reports whether nothing differs.
 func (d Delta) Empty() bool {
-	return len(d.Frontends)+len(d.Remotes)+len(d.Gateways)+len(d.Imports)+len(d.BackendConfigs)+len(d.BackendEndpoints)+len(d.Reports) == 0
+	return len(d.Frontends)+len(d.Remotes)+len(d.Gateways)+len(d.Imports)+len(d.BackendConfigs)+len(d.BackendEndpoints)+len(d.Reports)+len(d.Runs) == 0
 }
 
 func (d *Delta) sort() {
-	for _, l := range []*[]string{&d.Frontends, &d.Remotes, &d.Gateways, &d.Imports, &d.BackendConfigs, &d.BackendEndpoints, &d.Reports} {
+	for _, l := range []*[]string{&d.Frontends, &d.Remotes, &d.Gateways, &d.Imports, &d.BackendConfigs, &d.BackendEndpoints, &d.Reports, &d.Runs} {
 		slices.Sort(*l)
 		*l = slices.Compact(*l)
 	}

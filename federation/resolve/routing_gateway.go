@@ -155,15 +155,24 @@ func (r *Result) Report(ref cluster.Ref, id cluster.ID) (*ObjectReport, bool) {
 
 // ParseReportKey reads ObjectReport.Key; false for objects of other clusters than local.
 func ParseReportKey(key string, local cluster.ID) (cluster.Ref, bool) {
-	name, id, ok := strings.Cut(key, "@")
-	if !ok || cluster.ID(id) != local {
+	ref, id, ok := ParseKey(key)
+	if !ok || id != local {
 		return cluster.Ref{}, false
+	}
+	return ref, true
+}
+
+// ParseKey reads ObjectReport.Key and RunsKey.
+func ParseKey(key string) (cluster.Ref, cluster.ID, bool) {
+	name, id, ok := strings.Cut(key, "@")
+	if !ok {
+		return cluster.Ref{}, "", false
 	}
 	switch parts := strings.Split(name, "/"); len(parts) {
 	case 2:
-		return cluster.Ref{Kind: cluster.Kind(parts[0]), Name: parts[1]}, true
+		return cluster.Ref{Kind: cluster.Kind(parts[0]), Name: parts[1]}, cluster.ID(id), true
 	case 3:
-		return cluster.Ref{Kind: cluster.Kind(parts[0]), Namespace: parts[1], Name: parts[2]}, true
+		return cluster.Ref{Kind: cluster.Kind(parts[0]), Namespace: parts[1], Name: parts[2]}, cluster.ID(id), true
 	}
-	return cluster.Ref{}, false
+	return cluster.Ref{}, "", false
 }

@@ -210,7 +210,10 @@ func specOf(o *cluster.Object) any {
 
 // runsHere tells whether a followed Gateway is to be run in this cluster: always
 // for the cluster's own class, by causeway.dev/clusters for a clusterset Gateway.
-func (r *reader) runsHere(g *cluster.Object) (bool, error) {
+func (r *reader) runsHere(g *cluster.Object) (bool, error) { return r.runsIn(r.local, g) }
+
+// runsIn is runsHere for another cluster that follows the Gateway.
+func (r *reader) runsIn(id cluster.ID, g *cluster.Object) (bool, error) {
 	v := g.Value.(*gatewayv1.Gateway)
 	if !r.crosses(g) {
 		return true, nil
@@ -223,7 +226,7 @@ func (r *reader) runsHere(g *cluster.Object) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("annotation %s is not a label selector over name, region, zone and network: %w", cluster.AnnotationClusters, err)
 	}
-	c, known := r.cluster(r.local)
+	c, known := r.cluster(id)
 	if !known {
 		return false, nil
 	}

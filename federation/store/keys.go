@@ -41,20 +41,21 @@ const (
 	SectionPolicies   Section = "policies" // of the cluster's users, unlike PolicyPrefix
 	SectionGrants     Section = "grants"
 	SectionTrust      Section = "trust"
+	SectionRuns       Section = "runs" // how the cluster runs Gateways that are for several
 )
 
 // Sections returns all sections, in a fixed order.
 func Sections() []Section {
 	return []Section{
 		SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust,
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns,
 	}
 }
 
 func (s Section) valid() bool {
 	switch s {
 	case SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust:
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns:
 		return true
 	}
 	return false

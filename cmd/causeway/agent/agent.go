@@ -317,6 +317,9 @@ func (a *Agent) Rebind(frontends []string) { a.pipeline.rebind(frontends) }
 // Loop gives access to the merged model's state: problems, leases, connection.
 func (a *Agent) Loop() *federation.Loop { return a.loop }
 
+// Publisher gives access to what the cluster publishes beside its source's objects.
+func (a *Agent) Publisher() *publish.Publisher { return a.publisher }
+
 // XDS gives access to the state of the Envoys.
 func (a *Agent) XDS() *server.Server { return a.server }
 

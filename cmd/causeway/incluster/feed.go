@@ -1,6 +1,7 @@
 package incluster
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ type feed struct {
 	need   func([]cluster.Ref)
 	// standing tells how an import stands; false: it is none of ours, or nobody knows yet.
 	standing func(namespace, name string) (provision.Standing, bool)
+	// runs is told of Gateways that may stand differently, whichever cluster wrote them.
+	runs func(...provision.Name)
 	// gateway tells how a Gateway that is run stands; false: nobody knows yet.
 	gateway func(namespace, name string) (provision.GatewayStanding, bool)
 	taken   *taken
@@ -55,6 +58,16 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			refs = append(refs, ref)
 		}
 	}
+	var names []provision.Name
+	for _, k := range slices.Concat(delta.Runs, delta.Reports) {
+		if ref, home, ok := resolve.ParseKey(k); ok && ref.Kind == cluster.KindGateway {
+			names = append(names, provision.Name{Namespace: ref.Namespace, Name: ref.Name})
+			if home == f.local {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	f.runs(names...)
 	f.judged(refs)
 	if first || len(delta.Gateways) > 0 {
 		if needed := foreignReferences(res); !slices.Equal(needed, f.needed) {
@@ -105,7 +118,17 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 		}
 		return &status.Verdict{Conditions: []metav1.Condition{st.Ready}, Clusters: st.Clusters, EndpointSlices: st.EndpointSlices}, true
 	}
-	v := verdict(res, ref)
+	v, known := f.here(res, res.Local, ref)
+	if runs, ok := res.Runs.Get([]byte(resolve.RunsKey(ref.Namespace, ref.Name, res.Local))); ok && ref.Kind == cluster.KindGateway && v != nil && known {
+		v = gathered(v, runs)
+	}
+	return v, known
+}
+
+// here is what this cluster makes of an object that home wrote, or has a copy of: of a
+// Gateway as it is run in this cluster.
+func (f *feed) here(res *resolve.Result, home cluster.ID, ref cluster.Ref) (*status.Verdict, bool) {
+	v := verdict(res, home, ref)
 	if v != nil && ref.Kind == cluster.KindGatewayClass {
 		v.Experimental = f.experimental()
 		return v, true
@@ -119,6 +142,9 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 			f.taken.forget(of)
 		}
 		return v, true
+	}
+	if _, ok := res.Snapshot.Get(res.Local, cluster.KindNamespace, "", of.Namespace); !ok {
+		return provided(ref.Kind, v, homeless(of, res.Local)), true
 	}
 	st, ok := f.gateway(of.Namespace, of.Name)
 	if !ok {
@@ -249,13 +275,21 @@ func provided(kind cluster.Kind, v *status.Verdict, st provision.GatewayStanding
 	return &out
 }
 
-// verdict is what a Result says of an object of its own cluster; nil: nothing. It is pure.
-func verdict(res *resolve.Result, ref cluster.Ref) *status.Verdict {
-	rep, ok := res.Report(ref, res.Local)
+// homeless is the standing of a Gateway in a cluster that lacks its namespace.
+func homeless(of provision.Name, local cluster.ID) provision.GatewayStanding {
+	return provision.GatewayStanding{Programmed: metav1.Condition{
+		Type: string(gatewayv1.GatewayConditionProgrammed), Status: metav1.ConditionFalse, Reason: string(gatewayv1.GatewayReasonNoResources),
+		Message: fmt.Sprintf("there is no namespace %s in cluster %s: create it", of.Namespace, local),
+	}}
+}
+
+// verdict is what a Result says of an object of a cluster; nil: nothing. It is pure.
+func verdict(res *resolve.Result, home cluster.ID, ref cluster.Ref) *status.Verdict {
+	rep, ok := res.Report(ref, home)
 	if !ok {
 		return nil
 	}
-	o, ok := res.Snapshot.Get(res.Local, ref.Kind, ref.Namespace, ref.Name)
+	o, ok := res.Snapshot.Get(home, ref.Kind, ref.Namespace, ref.Name)
 	if !ok {
 		return nil
 	}

@@ -28,7 +28,7 @@ func (s *service) lead(ctx context.Context, publish func(context.Context) error)
 		s.log.Warn("the cluster's certificate authority can't be read again", "error", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, task := range []func(context.Context) error{publish, s.imports.Lead, s.gateways.Lead, s.writer.Run, s.authority.Run, s.keepTrust} {
+	for _, task := range []func(context.Context) error{publish, s.imports.Lead, s.gateways.Lead, s.writer.Run, s.runs.Run, s.authority.Run, s.keepTrust} {
 		g.Go(func() error { return task(ctx) })
 	}
 	err := g.Wait()

@@ -67,6 +67,7 @@ type service struct {
 	source    *kubernetes.Source
 	agent     *agent.Agent
 	feed      *feed
+	runs      *runs
 	imports   *agent.Imports
 	gateways  *agent.Gateways
 	writer    *status.Writer
@@ -142,11 +143,18 @@ func (o *options) build(ctx context.Context) (_ *service, err error) {
 // assemble makes the parts that depend on nothing but each other.
 func (s *service) assemble(id cluster.ID) error {
 	o, td := s.o, s.authority.TrustDomain()
-	judged := func(refs []cluster.Ref) { s.writer.Judged(refs) }
+	judged := func(refs []cluster.Ref) {
+		s.writer.Judged(refs)
+		for _, r := range refs {
+			if r.Kind == cluster.KindGateway {
+				s.runs.touch(provision.Name{Namespace: r.Namespace, Name: r.Name})
+			}
+		}
+	}
 	took := &taken{judged: judged, behind: func(n provision.Name) int {
 		return s.agent.XDS().Behind(translate.Proxy{Cluster: id, Role: translate.RoleGateway, Namespace: n.Namespace, Name: n.Name}.ID())
 	}}
-	s.feed = &feed{taken: took, local: id, experimental: func() bool { return s.source.Experimental() }, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: judged, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
+	s.feed = &feed{taken: took, local: id, runs: func(names ...provision.Name) { s.runs.touch(names...) }, experimental: func() bool { return s.source.Experimental() }, standing: func(ns, name string) (provision.Standing, bool) { return s.imports.Standing(ns, name) }, gateway: func(ns, name string) (provision.GatewayStanding, bool) { return s.gateways.Standing(ns, name) }, judged: judged, need: func(refs []cluster.Ref) { s.source.Need(refs) }}
 	g, err := s.dir.GossipConfig(o.gossip, o.advertise, o.join, s.log.With("part", "gossip"))
 	if err != nil {
 		return err
@@ -178,7 +186,7 @@ func (s *service) assemble(id cluster.ID) error {
 		return err
 	}
 	if s.gateways, err = agent.NewGateways(agent.GatewaysConfig{
-		Cluster: id, Client: s.client, Authority: s.authority, UID: s.uid, OnStanding: s.writer.Judged, Logger: s.log.With("part", "gateways"), Registerer: s.metrics,
+		Cluster: id, Client: s.client, Authority: s.authority, UID: s.uid, OnStanding: judged, Logger: s.log.With("part", "gateways"), Registerer: s.metrics,
 		Settings: provision.GatewaySettings{Clusterset: o.clusterset, Region: o.region, Zone: o.zone, Image: o.gatewayImage, PullPolicy: corev1.PullPolicy(o.gatewayPull), Replicas: o.gatewayReplicas},
 	}); err != nil {
 		return err
@@ -195,6 +203,9 @@ func (s *service) assemble(id cluster.ID) error {
 	}); err != nil {
 		return err
 	}
+	s.runs = &runs{local: id, result: s.feed.latest.Load, to: s.agent.Publisher(), here: func(res *resolve.Result, home cluster.ID, n provision.Name) (*status.Verdict, bool) {
+		return s.feed.here(res, home, n.Ref(cluster.KindGateway))
+	}}
 	audience := attest.Audience(td)
 	if s.attest, err = attest.NewServer(attest.Config{
 		Authority: s.authority, Server: s.agent.SVID(), Entitled: attest.Roles{Crossing: o.crossing(), Gateway: s.gateways.Account}.Entitled, Logger: s.log.With("part", "identity"), Registerer: s.metrics,

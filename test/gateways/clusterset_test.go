@@ -1,0 +1,143 @@
+package gateways
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/test/conformance/fleet"
+)
+
+const clustersetGateway = "all-causeway-clusterset"
+
+// everywhere is the Gateway for all clusters, or for some of them, with more listeners.
+func everywhere(clusters, listeners string) string {
+	return `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: all, namespace: shop, annotations: {causeway.dev/clusters: "` + clusters + `"}}
+spec:
+  gatewayClassName: causeway-clusterset
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+` + listeners
+}
+
+// says gives a condition of a Gateway that is about its current generation.
+func says(g *gatewayv1.Gateway, kind string) metav1.Condition {
+	for _, c := range g.Status.Conditions {
+		if c.Type == kind && c.ObservedGeneration == g.Generation {
+			return c
+		}
+	}
+	return metav1.Condition{}
+}
+
+// runAt awaits that a Gateway's status has these clusters' addresses and no others, and
+// that all are programmed.
+func (w *world) runAt(name string, clusters ...*world) (g *gatewayv1.Gateway) {
+	w.Helper()
+	fleet.Eventually(w, fmt.Sprintf("Gateway %s runs in %d clusters", name, len(clusters)), func() (err error) {
+		if g, err = w.gateway(name); err != nil {
+			return err
+		}
+		var want, got []string
+		for _, c := range clusters {
+			s, err := c.core.CoreV1().Services(ns).Get(w.Context(), name+"-causeway-clusterset", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, i := range s.Status.LoadBalancer.Ingress {
+				want = append(want, i.IP)
+				if f := says(g, resolve.ConditionFederated); !strings.Contains(f.Message, c.c.Name+" at "+i.IP) {
+					return fmt.Errorf("it is %+v", f)
+				}
+			}
+		}
+		for _, a := range g.Status.Addresses {
+			got = append(got, a.Value)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if p := says(g, string(gatewayv1.GatewayConditionProgrammed)); !slices.Equal(want, got) || len(got) != len(clusters) || p.Status != metav1.ConditionTrue {
+			return fmt.Errorf("the addresses are %v, not %v; %+v", got, want, g.Status.Conditions)
+		}
+		return nil
+	})
+	return g
+}
+
+// left awaits that nothing of the Gateway is in a cluster.
+func (w *world) left() {
+	w.Helper()
+	fleet.Eventually(w, "Gateway all is gone from "+w.c.Name, func() error {
+		if _, err := w.core.CoreV1().Services(ns).Get(w.Context(), clustersetGateway, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the Service is there (%w)", err)
+		}
+		if p, err := w.pods("all"); err != nil || len(p) > 0 {
+			return fmt.Errorf("pods %v (%w)", p, err)
+		}
+		return nil
+	})
+}
+
+// A Gateway for all clusters, written once: each runs it at an address of its own, and its
+// status, where it was written, shows them all.
+func TestClustersetGateway(t *testing.T) {
+	all := start(t, "one", "two", "three")
+	home, second, third := all[0], all[1], all[2]
+	for _, w := range all {
+		w.apply("apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {name: web, namespace: shop}\n")
+	}
+	home.apply(everywhere("name in (c1,c2,c3)", "") + `---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: all}]
+  rules: [{backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: web, port: 80}]}]
+`)
+	g := home.runAt("all", all...)
+	if f := says(g, resolve.ConditionFederated); f.Status != metav1.ConditionTrue {
+		t.Errorf("Federated is %+v", f)
+	}
+	if n := g.Status.Listeners[0].AttachedRoutes; n != 1 {
+		t.Errorf("%d routes are attached", n)
+	}
+	for _, a := range g.Status.Addresses { // Programmed is no promise: it serves.
+		if err := answers(fresh(), "http://"+a.Value+"/", "any.example.com"); err != nil {
+			t.Errorf("at %s: %v", a.Value, err)
+		}
+	}
+	service := func(w *world) *corev1.Service {
+		s, err := w.core.CoreV1().Services(ns).Get(t.Context(), clustersetGateway, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := service(second); len(s.OwnerReferences) > 0 {
+		t.Errorf("its owner, in a cluster where there is none, is %+v", s.OwnerReferences)
+	}
+
+	// One is left out, and taken in again.
+	home.apply(everywhere("name in (c1,c2)", ""))
+	home.runAt("all", home, second)
+	third.left()
+	home.apply(everywhere("", ""))
+	home.runAt("all", all...)
+	if err := answers(fresh(), "http://"+service(third).Status.LoadBalancer.Ingress[0].IP+"/", "any.example.com"); err != nil {
+		t.Errorf("where it runs again: %v", err)
+	}
+
+	home.removed("all")
+	second.left()
+	third.left()
+}
