@@ -7,12 +7,13 @@ import (
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 )
 
 // The real Envoy takes each regular expression that the resolver does, wherever it stands;
 // a route table with one that it does not take would stay as it was, whatever else changes.
 func TestEnvoyTakesRegularExpressions(t *testing.T) {
-	binary := envoyBinary(t)
+	binary := envoytest.Binary(t)
 	list, err := os.ReadFile("../../federation/resolve/resolvetest/regular-expressions")
 	if err != nil {
 		t.Fatal(err)
