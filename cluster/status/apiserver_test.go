@@ -192,7 +192,7 @@ func TestAPIServer(t *testing.T) {
 			return string(raw), false
 		}
 		v, _ := judge(ref)
-		patch, err := status.Plan(live, v, time.Now())
+		patch, _, err := status.Plan(live, v, time.Now())
 		return string(raw), err == nil && patch == nil
 	}
 	await := func() {

@@ -22,7 +22,8 @@
 // patch names the resourceVersion that it was made for and is made anew when it is
 // refused (docs/decisions/010). A status that goes on changing while its object does not, such
 // as a Gateway's whose routes arrive, is written when that begins, every five seconds, and
-// once it is quiet.
+// once it is quiet; but what somebody may wait for, such as a condition that turns, within a
+// quarter of a second.
 //
 // Standards: Gateway API's rules for conditions (the notes for implementors of
 // each status), KEP-1645.

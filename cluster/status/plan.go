@@ -76,8 +76,9 @@ var ours = map[string][]string{
 // Plan gives the JSON merge patch that makes an object's status say what a verdict
 // does, nil if it does already. A nil verdict says that the object is none of our
 // business (any more): it takes our entries out of routes and policies, and leaves
-// other kinds as they are. now dates transitions, to the second.
-func Plan(live *kubernetes.Live, v *Verdict, now time.Time) ([]byte, error) {
+// other kinds as they are. now dates transitions, to the second. turns says that somebody
+// may wait for it: more than counts and messages differ.
+func Plan(live *kubernetes.Live, v *Verdict, now time.Time) (patch []byte, turns bool, err error) {
 	p := planner{now: metav1.NewTime(now.Truncate(time.Second))}
 	if v != nil {
 		p.generation = v.Generation
@@ -99,21 +100,22 @@ func Plan(live *kubernetes.Live, v *Verdict, now time.Time) ([]byte, error) {
 	case *mcsv1beta1.ServiceImportStatus:
 		next = p.imported(old, v)
 	default:
-		return nil, fmt.Errorf("no status of type %T is ours to write", live.Status)
+		return nil, false, fmt.Errorf("no status of type %T is ours to write", live.Status)
 	}
 	if next == nil || equality.Semantic.DeepEqual(live.Status, next) {
-		return nil, nil
+		return nil, false, nil
 	}
-	patch, err := difference(live.Status, next)
+	fields, turns, err := difference(live.Status, next)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return json.Marshal(map[string]any{"metadata": map[string]string{"resourceVersion": live.ResourceVersion}, "status": patch})
+	patch, err = json.Marshal(map[string]any{"metadata": map[string]string{"resourceVersion": live.ResourceVersion}, "status": fields})
+	return patch, turns, err
 }
 
 // difference gives the fields of next that differ from old's, and null for those
-// that are gone.
-func difference(old, next any) (map[string]any, error) {
+// that are gone. turns is as in Plan.
+func difference(old, next any) (out map[string]any, turns bool, err error) {
 	fields := func(v any) (map[string]any, error) {
 		raw, err := json.Marshal(v)
 		if err != nil {
@@ -124,13 +126,13 @@ func difference(old, next any) (map[string]any, error) {
 	}
 	a, err := fields(old)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	b, err := fields(next)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	out := map[string]any{}
+	out = map[string]any{}
 	for k, v := range b {
 		if !equality.Semantic.DeepEqual(a[k], v) {
 			out[k] = v
@@ -141,7 +143,28 @@ func difference(old, next any) (map[string]any, error) {
 			out[k] = nil
 		}
 	}
-	return out, nil
+	return out, !equality.Semantic.DeepEqual(weighty(a), weighty(b)), nil
+}
+
+// weighty gives a copy of JSON without what nobody waits for.
+func weighty(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if k != "attachedRoutes" && k != "attachedListenerSets" && k != "message" {
+				out[k] = weighty(x)
+			}
+		}
+		return out
+	case []any:
+		out := make([]any, 0, len(v))
+		for _, x := range v {
+			out = append(out, weighty(x))
+		}
+		return out
+	}
+	return v
 }
 
 type planner struct {

@@ -44,7 +44,7 @@ func become[S any](t interface {
 	Helper()
 }, old *S, v *Verdict) (*S, bool) {
 	t.Helper()
-	patch, err := Plan(&kubernetes.Live{ResourceVersion: "7", Status: old}, v, now)
+	patch, _, err := Plan(&kubernetes.Live{ResourceVersion: "7", Status: old}, v, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,11 +61,15 @@ type Writer struct {
 
 // The pace of an object whose status goes on changing, such as a Gateway's while its
 // routes arrive: what comes soon after a write, of the same generation, is gathered until
-// nothing has changed for a while, which doubles with each such write.
+// nothing has changed for a while, which doubles with each such write. A change that
+// somebody may wait for, such as a condition's that turns, only keeps its distance from the
+// last write, unless the object has come on so for long: Programmed is told without delay,
+// and what flaps is slowed down all the same.
 const (
 	soon    = 10 * time.Second
 	quiet   = 250 * time.Millisecond
 	longest = 5 * time.Second // since the first change
+	spared  = 8               // writes in a row
 )
 
 type success struct {
@@ -78,6 +82,7 @@ type success struct {
 type held struct {
 	since, heard time.Time     // the first change, and the last one
 	quiet        time.Duration // for which nothing may have changed
+	turns        bool          // somebody may wait for it
 	ripe         bool          // it is written next
 }
 
@@ -262,12 +267,12 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 		time.AfterFunc(left, func() { w.Touch([]cluster.Ref{ref}) })
 		return // written; Live will show it
 	}
-	patch, err := Plan(live, verdict, time.Now())
+	patch, turns, err := Plan(live, verdict, time.Now())
 	if err != nil {
 		w.cfg.Logger.Error("status can't be planned", "object", ref, "error", err)
 		return
 	}
-	if patch == nil || w.hold(ref, live.Generation, since) {
+	if patch == nil || w.hold(ref, live.Generation, since, turns) {
 		return
 	}
 	if w.limit.Wait(ctx) != nil {
@@ -310,33 +315,43 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 
 // hold reports whether a write has to wait for the object's pace. When it has waited, the
 // object is dirty again.
-func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time) bool {
+func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time, turns bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last, h, now := w.written[ref], w.held[ref], time.Now()
-	if last.generation != generation || now.Sub(last.when) > soon || h != nil && h.ripe {
+	turns = turns && last.row < spared
+	distance := quiet - now.Sub(last.when)
+	if last.generation != generation || now.Sub(last.when) > soon || h != nil && h.ripe || turns && distance <= 0 {
 		delete(w.held, ref)
 		return false
 	}
-	if h != nil {
-		h.heard = now
-		return true
+	if h == nil {
+		h = &held{since: since, quiet: min(quiet<<min(last.row, 8), longest)}
+		w.held[ref] = h
+		time.AfterFunc(h.quiet, func() { w.ripen(ref, h) })
 	}
-	h = &held{since: since, heard: now, quiet: min(quiet<<min(last.row, 8), longest)}
-	w.held[ref] = h
-	time.AfterFunc(h.quiet, func() { w.ripen(ref, h) })
+	h.heard = now
+	if turns && !h.turns {
+		h.turns = true
+		time.AfterFunc(distance, func() { w.ripen(ref, h) })
+	}
 	return true
 }
 
-// ripen lets a held object go once it is quiet, or has waited long.
+// ripen lets a held object go once it is quiet, has waited long, or is far enough from its
+// last write if somebody may wait for it.
 func (w *Writer) ripen(ref cluster.Ref, h *held) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.held[ref] != h {
+	if w.held[ref] != h || h.ripe {
 		return
 	}
 	now := time.Now()
-	if left := min(h.quiet-now.Sub(h.heard), longest-now.Sub(h.since)); left > 0 {
+	left := min(h.quiet-now.Sub(h.heard), longest-now.Sub(h.since))
+	if h.turns {
+		left = min(left, quiet-now.Sub(w.written[ref].when))
+	}
+	if left > 0 {
 		time.AfterFunc(left, func() { w.ripen(ref, h) })
 		return
 	}

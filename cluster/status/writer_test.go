@@ -301,3 +301,69 @@ func TestPace(t *testing.T) {
 		<-ended
 	})
 }
+
+// What somebody waits for does not wait for the pace of what changes beside it, and what
+// turns to and fro without an end is written rarely.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, 3*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = s.w.Run(ctx)
+		}()
+		ref := cluster.Ref{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: "waited-for"}
+		judge := func(ok bool, message string) {
+			s.mu.Lock()
+			v := verdict(1, ok)
+			v.Parents[0].Conditions[0].Message = message
+			s.verdicts[ref] = v
+			s.mu.Unlock()
+			s.w.Judged([]cluster.Ref{ref})
+		}
+		written := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.writes[ref]
+		}
+		says := func() metav1.ConditionStatus {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.objects[ref].Status.(*gatewayv1.RouteStatus).Parents[0].Conditions[0].Status
+		}
+		s.mu.Lock()
+		s.store(ref, 1, &gatewayv1.RouteStatus{})
+		s.mu.Unlock()
+		time.Sleep(time.Second)
+		judge(false, "")
+		time.Sleep(20 * time.Millisecond)
+		judge(true, "at once after the first write")
+		time.Sleep(quiet + 20*time.Millisecond)
+		if n := written(); n != 2 || says() != metav1.ConditionTrue {
+			t.Fatalf("after %d writes it says %s", n, says())
+		}
+		for i := range 20 { // held for the sake of these
+			judge(true, fmt.Sprint(i))
+			time.Sleep(20 * time.Millisecond)
+		}
+		judge(false, "")
+		time.Sleep(20 * time.Millisecond)
+		if n := written(); n != 3 || says() != metav1.ConditionFalse {
+			t.Errorf("20 ms after it has turned, after %d writes, it says %s", n, says())
+		}
+
+		for i := range 10_000 {
+			judge(i%2 == 0, "")
+			time.Sleep(4 * time.Millisecond)
+		}
+		time.Sleep(longest)
+		if n := written(); n < 8 || n > 25 || says() != metav1.ConditionFalse {
+			t.Errorf("40 s of turning gave %d writes, and it says %s", n-3, says())
+		}
+		cancel()
+		<-ended
+		time.Sleep(time.Minute) // timers
+	})
+}

@@ -150,14 +150,14 @@ func program(ctx context.Context, tmp, name, pkg, version string) (oci.Image, er
 // proxy is the Envoy that `make envoy` has fetched, or that CAUSEWAY_ENVOY or PATH names,
 // with the program that runs it.
 func proxy(ctx context.Context, tmp, version string) (oci.Image, error) {
-	path, err := envoy.Find("")
+	binary, err := envoy.Find("")
 	if err != nil {
 		return oci.Image{}, err
 	}
-	if version, untested := envoy.Untested(path); untested {
-		return oci.Image{}, fmt.Errorf("%s is Envoy %s; images have %s alone, which `make envoy` fetches", path, version, envoy.Version)
+	if version, untested := binary.Untested(); untested {
+		return oci.Image{}, fmt.Errorf("%s is Envoy %s; images have %s alone, which `make envoy` fetches", binary.Path, version, envoy.Version)
 	}
-	libraries, err := oci.Libraries(path)
+	libraries, err := oci.Libraries(binary.Path)
 	if err != nil {
 		return oci.Image{}, err
 	}
@@ -166,7 +166,7 @@ func proxy(ctx context.Context, tmp, version string) (oci.Image, error) {
 		return oci.Image{}, err
 	}
 	img.Labels = map[string]string{"dev.causeway.envoy": envoy.Version}
-	img.Files = append(append(img.Files, libraries...), oci.File{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path})
+	img.Files = append(append(img.Files, libraries...), oci.File{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: binary.Path})
 	return img, nil
 }
 

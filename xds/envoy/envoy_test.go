@@ -47,7 +47,7 @@ func testProcess(dir string) Process {
 // is short: it holds a socket.
 func prepare(t *testing.T) (p Process, socket string) {
 	t.Helper()
-	path, err := Find("")
+	binary, err := Find("")
 	if err != nil {
 		t.Skipf("no Envoy: %v", err)
 	}
@@ -57,7 +57,7 @@ func prepare(t *testing.T) (p Process, socket string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	p, socket = testProcess(dir), filepath.Join(dir, "admin")
-	p.Path = path
+	p.Path = binary.Path
 	if err := os.WriteFile(p.Bootstrap, fmt.Appendf(nil, static, socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -279,8 +279,8 @@ func TestFind(t *testing.T) {
 	}
 	check := func(flag, want string) {
 		t.Helper()
-		if got, err := Find(flag); err != nil || got != want {
-			t.Errorf("want %s, got %s, %v", want, got, err)
+		if got, err := Find(flag); err != nil || got.Path != want {
+			t.Errorf("want %s, got %s, %v", want, got.Path, err)
 		}
 	}
 	check("", cached)
@@ -292,11 +292,11 @@ func TestFind(t *testing.T) {
 	check("", env)
 	flag := script(Version)
 	check(flag, flag)
-	if v, untested := Untested(env); v != "1.37.0" || !untested {
-		t.Error(v, untested)
-	}
-	if v, untested := Untested(flag); untested {
-		t.Error(v)
+	for path, want := range map[string]string{env: "1.37.0", flag: Version} {
+		b, err := Find(path)
+		if v, untested := b.Untested(); err != nil || v != want || untested != (path == env) {
+			t.Errorf("%s: %s, %v, %v", path, v, untested, err)
+		}
 	}
 	for _, old := range []string{"1.36.9", "2.0.0", "odd"} {
 		if _, err := Find(script(old)); err == nil {

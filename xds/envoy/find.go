@@ -22,29 +22,31 @@ const (
 
 var versionPattern = regexp.MustCompile(`/(\d+)\.(\d+)\.(\d+)[-/]`)
 
-// Find gives the path of the Envoy to run: flag, else $CAUSEWAY_ENVOY, else
-// `envoy` on PATH, else what `make envoy` fetched. It refuses one that does not
-// run or is too old.
-func Find(flag string) (string, error) {
+// Binary is an Envoy that runs and is new enough.
+type Binary struct {
+	Path    string
+	version semver
+}
+
+// Find gives the Envoy to run: flag, else $CAUSEWAY_ENVOY, else `envoy` on PATH, else
+// what `make envoy` fetched. It runs it to learn its version, and refuses one that does
+// not run or is too old.
+func Find(flag string) (Binary, error) {
 	path, err := locate(flag)
 	if err != nil {
-		return "", err
+		return Binary{}, err
 	}
 	version, err := ask(path)
 	if err != nil {
-		return "", err
+		return Binary{}, err
 	}
-	return path, version.check(path)
+	return Binary{path, version}, version.check(path)
 }
 
-// Untested reports whether the Envoy, which Find has accepted, is not of the
-// version that all is tested with, and which it is. Who runs it says so.
-func Untested(path string) (version string, untested bool) {
-	v, err := ask(path)
-	if err != nil {
-		return err.Error(), true
-	}
-	return v.String(), v.String() != Version
+// Untested reports whether the Envoy is not of the version that all is tested with, and
+// which it is. Who runs it says so.
+func (b Binary) Untested() (version string, untested bool) {
+	return b.version.String(), b.version.String() != Version
 }
 
 // semver is a version of Envoy.

@@ -104,13 +104,6 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--cluster and --clusterset: %w", err)
 	}
-	path, err := envoy.Find(o.envoy)
-	if err != nil {
-		return err
-	}
-	if version, untested := envoy.Untested(path); untested {
-		log.Warn("this Envoy is not the one that causeway is tested with", "path", path, "version", version, "tested", envoy.Version)
-	}
 	asker, err := attest.NewClient(attest.ClientConfig{
 		Address: o.identity, TokenFile: o.token, RootsFile: o.roots, TrustDomain: td,
 		Role: identity.Role(o.role), Namespace: o.namespace, Name: o.name,
@@ -147,11 +140,18 @@ func (o *options) run(ctx context.Context) error {
 	g.Go(func() error { return rotator.Run(renewing) })
 	g.Go(func() error {
 		defer stop()
+		binary, err := envoy.Find(o.envoy) // while the certificate is on its way
+		if err != nil {
+			return err
+		}
+		if version, untested := binary.Untested(); untested {
+			log.Warn("this Envoy is not the one that causeway is tested with", "path", binary.Path, "version", version, "tested", envoy.Version)
+		}
 		if _, err := rotator.Wait(ctx); err != nil {
 			return nil // told to stop before it began
 		}
 		p := envoy.Process{
-			Path: path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), Output: o.errs, Logger: log,
+			Path: binary.Path, Bootstrap: filepath.Join(o.dir, translate.FileBootstrap), Output: o.errs, Logger: log,
 			LogLevel: o.logLevel, Concurrency: o.concurrency, Admin: admin, Drain: o.drain, Grace: 5 * time.Second,
 		}
 		return p.Run(ctx)
@@ -162,6 +162,10 @@ func (o *options) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// probeHeld is how long kubelet's question waits for Envoy to become ready: less than the
+// second after which kubelet gives up, and near it, since it asks again a second later.
+const probeHeld = 800 * time.Millisecond
+
 // serveProbes answers kubelet until ctx ends: ready once Envoy has its first
 // configuration, and as long as it isn't draining.
 func (o *options) serveProbes(ctx context.Context, admin string) error {
@@ -170,7 +174,7 @@ func (o *options) serveProbes(ctx context.Context, admin string) error {
 		return fmt.Errorf("--probe: %w", err)
 	}
 	return serve.HTTP(ctx, l, serve.Probes(serve.Alive, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(ctx, probeHeld)
 		defer cancel()
 		return envoy.Ready(ctx, admin)
 	}), nil)

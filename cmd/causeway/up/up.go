@@ -99,19 +99,19 @@ func run(ctx context.Context, o options, out, errs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	path, err := envoy.Find(o.envoy)
+	binary, err := envoy.Find(o.envoy)
 	if err != nil {
 		return err
 	}
-	if version, untested := envoy.Untested(path); untested {
-		log.Warn("this Envoy is not the one that causeway is tested with", "path", path, "version", version, "tested", envoy.Version)
+	if version, untested := binary.Untested(); untested {
+		log.Warn("this Envoy is not the one that causeway is tested with", "path", binary.Path, "version", version, "tested", envoy.Version)
 	}
 	dir, err := openState(o.state)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.close()) }()
-	s, err := newSupervisor(o, path, dir, log, quietLog, out)
+	s, err := newSupervisor(o, binary.Path, dir, log, quietLog, out)
 	if err != nil {
 		return err
 	}

@@ -9,9 +9,9 @@ import (
 // Binary is the Envoy of this machine; the test is skipped where there is none.
 func Binary(t testing.TB) string {
 	t.Helper()
-	path, err := envoy.Find("")
+	b, err := envoy.Find("")
 	if err != nil {
 		t.Skipf("no Envoy: %v", err)
 	}
-	return path
+	return b.Path
 }
