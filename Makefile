@@ -122,7 +122,7 @@ REPORTS ?= docs/conformance
 
 .PHONY: conformance
 conformance: lab-build e2e-images ## Gateway API's own conformance suite on a real cluster (root). RUN=HTTPRouteCORS: a part; CHANNEL=standard
-	@cd test/conformance/gateway && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 60m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)' -args -reports $(abspath $(REPORTS))
+	@cd test/conformance/gateway && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 40m -parallel 8 -count 1 -run '^TestGatewayAPI$$/$(CHANNEL)/^tests$$/$(RUN)' -args -reports $(abspath $(REPORTS))
 
 .PHONY: conformance-federation
 conformance-federation: lab-build e2e-images ## Tests like its, of ServiceImports as backends, on two clusters (root). RUN=TLS: a part
