@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -242,6 +243,33 @@ func compileRedirect(in *gatewayv1.HTTPRequestRedirectFilter, at filterPlace, fa
 		d.Port = 0
 	}
 	return d
+}
+
+// circles tells of the rules of a route that redirect what a listener takes to where it
+// came from, without end: a redirect to HTTPS, say, on the HTTPS listener too. It may be
+// meant, where something before the Gateway changes scheme or port.
+func circles(o *cluster.Object, l *listenerView) (notes []string) {
+	route, ok := o.Value.(*gatewayv1.HTTPRoute)
+	if !ok {
+		return nil
+	}
+	scheme, own := "http", int32(80)
+	if l.protocol == gatewayv1.HTTPSProtocolType {
+		scheme, own = "https", 443
+	}
+	for i := range route.Spec.Rules {
+		for j := range route.Spec.Rules[i].Filters {
+			in := route.Spec.Rules[i].Filters[j].RequestRedirect
+			if in == nil || in.Hostname != nil || in.Path != nil {
+				continue
+			}
+			d := compileRedirect(in, filterPlace{via: via{port: l.port, https: scheme == "https"}}, func(gatewayv1.RouteConditionReason, string, ...any) {})
+			if port := cmp.Or(d.Port, own); (d.Scheme == "" || d.Scheme == scheme) && port == l.port {
+				notes = append(notes, fmt.Sprintf("rules[%d] redirects requests of listener %s to where they came from: name the listener that is meant in the parentRef, or redirect elsewhere", i, l.name))
+			}
+		}
+	}
+	return notes
 }
 
 // compileMirror reads a mirror. It is nil if it can't be used: the request then

@@ -29,7 +29,7 @@ type listenerView struct {
 	allowed  *gatewayv1.AllowedRoutes
 	selector labels.Selector // of allowed, if it has one that can be read
 	kinds    []gatewayv1.RouteGroupKind
-	badKinds bool // allowed names kinds that the listener can't take
+	badKinds []string // of allowed: those that the listener can't take
 	// terminates: the listener ends TLS, with the certificates of refs.
 	terminates bool
 	refs       []gatewayv1.SecretObjectReference
@@ -122,7 +122,7 @@ func servedKinds(l *listenerView) []cluster.Kind {
 }
 
 // supportedKinds intersects what a listener asks for with what it can take.
-func supportedKinds(l *listenerView) (kinds []gatewayv1.RouteGroupKind, bad bool) {
+func supportedKinds(l *listenerView) (kinds []gatewayv1.RouteGroupKind, bad []string) {
 	served := servedKinds(l)
 	add := func(k cluster.Kind) {
 		kind := gatewayv1.RouteGroupKind{Group: ptr(gatewayv1.Group(gatewayv1.GroupName)), Kind: gatewayv1.Kind(k)}
@@ -134,13 +134,13 @@ func supportedKinds(l *listenerView) (kinds []gatewayv1.RouteGroupKind, bad bool
 		for _, k := range served {
 			add(k)
 		}
-		return kinds, false
+		return kinds, nil
 	}
 	for _, k := range l.allowed.Kinds {
 		if deref(k.Group, gatewayv1.GroupName) == gatewayv1.GroupName && slices.Contains(served, cluster.Kind(k.Kind)) {
 			add(cluster.Kind(k.Kind))
 		} else {
-			bad = true
+			bad = append(bad, kindText(strings.TrimPrefix(string(deref(k.Group, gatewayv1.GroupName)), gatewayv1.GroupName), string(k.Kind)))
 		}
 	}
 	return kinds, bad

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -23,6 +24,7 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (*Match, error) {
 	var late error
 	switch m.PathType {
 	case PathExact, PathPrefix:
+		m.Path = unescape(m.Path)
 		if !strings.HasPrefix(m.Path, "/") {
 			return nil, fmt.Errorf("path %q does not begin with '/'", clip(m.Path))
 		}
@@ -96,6 +98,25 @@ func checkPath(p string) error {
 	}
 	return nil
 }
+
+// unescape undoes the escapes of characters that need none, as proxies do with the paths
+// of requests before they compare them (RFC 3986, section 6.2.2.2).
+func unescape(p string) string {
+	if !strings.Contains(p, "%") {
+		return p
+	}
+	return escape.ReplaceAllStringFunc(p, func(e string) string {
+		c, err := strconv.ParseUint(e[1:], 16, 8)
+		if err != nil || strings.IndexByte(unreserved, byte(c)) < 0 {
+			return e
+		}
+		return string(rune(c))
+	})
+}
+
+var escape = regexp.MustCompile(`%[0-9a-fA-F]{2}`)
+
+const unreserved = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 
 // headerMatch reads a match of a header's value.
 func headerMatch(name, typ, value string) (ValueMatch, error) {

@@ -15,6 +15,10 @@ import (
 // durationForm is GEP-2257's.
 var durationForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
 
+// maxDuration bounds durations, whose multiples must not overflow: it is what one number
+// and unit can say.
+const maxDuration = 99999 * time.Hour
+
 // parseDuration reads a duration of the Gateway API.
 func parseDuration(what string, d *gatewayv1.Duration, fail failFunc) time.Duration {
 	if d == nil {
@@ -23,6 +27,10 @@ func parseDuration(what string, d *gatewayv1.Duration, fail failFunc) time.Durat
 	v, err := time.ParseDuration(string(*d))
 	if err != nil || !durationForm.MatchString(string(*d)) {
 		fail(gatewayv1.RouteReasonUnsupportedValue, "%s: %q is not a duration such as 500ms or 10s", what, clip(string(*d)))
+		return 0
+	}
+	if v > maxDuration {
+		fail(gatewayv1.RouteReasonUnsupportedValue, "%s: %s is longer than %dh", what, clip(string(*d)), maxDuration/time.Hour)
 		return 0
 	}
 	return v

@@ -125,6 +125,12 @@ func (r *reader) judgeListeners(p *parentView, o *cluster.Object, ref gatewayv1.
 	}
 	if left <= 0 {
 		j.refused, j.note = &problem{ReasonConflicted, j.note}, ""
+		return j
+	}
+	for _, i := range taken {
+		for _, note := range circles(o, p.listeners[i]) {
+			j.note = joinMessage(j.note, note)
+		}
 	}
 	return j
 }

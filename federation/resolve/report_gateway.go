@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -25,7 +26,7 @@ func (g *gatewayView) judge(all []*placed) judgement {
 		if l.works() {
 			j.working++
 		}
-		if l.unresolved != nil || l.badKinds {
+		if l.unresolved != nil || len(l.badKinds) > 0 {
 			j.unresolved++
 		}
 	}
@@ -191,8 +192,8 @@ func listenerConditions(l *placed, idle *problem) []metav1.Condition {
 		add(gatewayv1.ListenerConditionProgrammed, true, gatewayv1.ListenerReasonProgrammed, "")
 	}
 	switch {
-	case l.badKinds:
-		add(gatewayv1.ListenerConditionResolvedRefs, false, gatewayv1.ListenerReasonInvalidRouteKinds, fmt.Sprintf("allowedRoutes.kinds names a kind that a listener of protocol %s can't take", l.protocol))
+	case len(l.badKinds) > 0:
+		add(gatewayv1.ListenerConditionResolvedRefs, false, gatewayv1.ListenerReasonInvalidRouteKinds, fmt.Sprintf("allowedRoutes.kinds names %s, which a listener of protocol %s can't take", strings.Join(l.badKinds, ", "), l.protocol))
 	case l.unresolved != nil:
 		add(gatewayv1.ListenerConditionResolvedRefs, false, gatewayv1.ListenerConditionReason(l.unresolved.reason), l.unresolved.message)
 	default:
