@@ -64,7 +64,7 @@ const (
 	KindService          Kind = "Service"          // *corev1.Service
 	KindServiceExport    Kind = "ServiceExport"    // *mcsv1beta1.ServiceExport
 	KindEndpointSlice    Kind = "EndpointSlice"    // *cluster.EndpointSlice
-	KindSecret           Kind = "Secret"           // *corev1.Secret, never published
+	KindSecret           Kind = "Secret"           // *corev1.Secret, never published; of other clusters a certificate that was sealed for this one
 	KindConfigMap        Kind = "ConfigMap"        // *corev1.ConfigMap; of other clusters only ca.crt, where a published BackendTLSPolicy names it
 	KindGatewayClass     Kind = "GatewayClass"     // *gatewayv1.GatewayClass, never published
 	KindGateway          Kind = "Gateway"          // *gatewayv1.Gateway

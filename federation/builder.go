@@ -54,6 +54,7 @@ type Edit struct {
 	targets  *iradix.Txn[*cluster.Object]
 	slices   *iradix.Txn[*cluster.Object]
 	trust    map[string][][]byte
+	sealing  map[cluster.ID][]byte
 	policies *policy.Set
 	refusals *iradix.Txn[Refusal]
 	changed  ChangeSet
@@ -62,7 +63,7 @@ type Edit struct {
 
 // Edit begins a new Snapshot. Nothing is visible before Commit.
 func (b *Builder) Edit() *Edit {
-	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, trust: b.cur.trust, changed: ChangeSet{},
+	return &Edit{b: b, revision: b.cur.Revision, clusters: b.cur.clusters, trust: b.cur.trust, sealing: b.cur.sealing, changed: ChangeSet{},
 		objects: b.cur.objects.Txn(), targets: b.cur.targets.Txn(), slices: b.cur.slices.Txn(), policies: b.cur.policies, refusals: b.cur.refusals.Txn()}
 }
 
@@ -163,6 +164,14 @@ func (e *Edit) SetTrust(trust map[string][][]byte) {
 	}
 }
 
+// SetSealing replaces the clusters' sealing keys. The Edit owns the map from now on.
+func (e *Edit) SetSealing(keys map[cluster.ID][]byte) {
+	if !maps.EqualFunc(e.sealing, keys, bytes.Equal) {
+		e.sealing = keys
+		e.changed[KeyTrust] = struct{}{}
+	}
+}
+
 // SetRevision notes the store revision that the Snapshot will include in full.
 // It never goes back.
 func (e *Edit) SetRevision(r int64) {
@@ -185,7 +194,7 @@ func (e *Edit) Changed() bool {
 // differs from the one before. The Edit is spent.
 func (e *Edit) Commit() (*Snapshot, ChangeSet) {
 	rules := e.settleRules()
-	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust, policies: e.policies, rules: rules,
+	e.b.cur = &Snapshot{Revision: e.revision, clusters: e.clusters, trust: e.trust, sealing: e.sealing, policies: e.policies, rules: rules,
 		objects: e.objects.Commit(), targets: e.targets.Commit(), slices: e.slices.Commit(), refusals: e.refusals.Commit()}
 	return e.b.cur, e.changed
 }
@@ -365,6 +374,8 @@ func fits(o *cluster.Object) error {
 		_, ok = o.Value.(*gatewayv1beta1.ReferenceGrant)
 	case cluster.KindGatewayRun:
 		_, ok = o.Value.(*cluster.GatewayRun)
+	case cluster.KindSealedSecret:
+		_, ok = o.Value.(*cluster.SealedSecret)
 	}
 	if !ok {
 		return fmt.Errorf("%s of cluster %q holds a %T", o.Ref, o.Cluster, o.Value)

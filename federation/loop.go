@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/record"
@@ -44,6 +45,9 @@ type LoopConfig struct {
 	// it runs goes into the next Snapshot together. In the first call everything
 	// has changed, whatever the ChangeSet says.
 	OnSnapshot func(context.Context, *Snapshot, ChangeSet)
+	// Unseal opens a certificate that another cluster has sealed for this one. It must not
+	// block. Nil: what is sealed stays so.
+	Unseal func(from cluster.ID, namespace, name string, s *cluster.SealedSecret) (*corev1.Secret, error)
 	// CopyPath is a file for the copy of the store; its folder must exist. Empty:
 	// none is kept, and a start without the store knows no other cluster.
 	CopyPath string
@@ -129,6 +133,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	}
 	l := &Loop{cfg: cfg, inbox: newInbox(), merger: newMerger(cfg.Local), changed: make(chan struct{}),
 		leases: map[cluster.ID]bool{}, leasesChanged: make(chan struct{})}
+	l.merger.unseal = cfg.Unseal
 	l.conn.notify = func() { l.setLeases(nil) }
 	if cfg.CopyPath != "" {
 		l.saver = newSaver(cfg.CopyPath)

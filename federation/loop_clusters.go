@@ -97,7 +97,7 @@ func (m *merger) settleTrust(e *Edit) {
 		}
 		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.id, b.id))
 	})
-	owner, trust := map[string]cluster.ID{}, map[string][][]byte{}
+	owner, trust, sealing := map[string]cluster.ID{}, map[string][][]byte{}, map[cluster.ID][]byte{}
 	for _, c := range claims {
 		td := c.bundle.TrustDomain
 		if by, taken := owner[td]; taken {
@@ -105,6 +105,9 @@ func (m *merger) settleTrust(e *Edit) {
 			continue
 		}
 		owner[td], trust[td] = c.id, c.bundle.Authorities
+		if len(c.bundle.Sealing) > 0 {
+			sealing[c.id] = c.bundle.Sealing
+		}
 	}
 	for name := range m.disputes {
 		if _, still := disputes[name]; !still {
@@ -113,6 +116,7 @@ func (m *merger) settleTrust(e *Edit) {
 	}
 	m.disputes = disputes
 	e.SetTrust(trust)
+	e.SetSealing(sealing)
 }
 
 // leases tells of each cluster of the clusterset whether an agent holds a lease.

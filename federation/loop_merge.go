@@ -7,6 +7,7 @@ import (
 	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation/policy"
@@ -19,6 +20,7 @@ import (
 // depends only on what they say together, not on how they were cut.
 type merger struct {
 	local   cluster.ID // empty in a hub
+	unseal  unsealer   // nil: nothing is opened
 	builder *Builder
 
 	records  *iradix.Tree[store.KV] // what the store holds, liveness keys included; immutable, shared with the saver
@@ -71,6 +73,9 @@ type storeState struct {
 	revision int64
 	changed  map[string]struct{} // the keys that differ from those before; read-only
 }
+
+// unsealer is LoopConfig.Unseal.
+type unsealer func(from cluster.ID, namespace, name string, s *cluster.SealedSecret) (*corev1.Secret, error)
 
 func newMerger(local cluster.ID) *merger {
 	return &merger{
@@ -292,7 +297,7 @@ func (m *merger) rerank(p *peer, keys map[string]store.Key, e *Edit) {
 			continue
 		}
 		m.refuse(m.local, key, refs, p.over[key], e)
-		if k.Section == store.SectionRuns {
+		if k.Section == store.SectionRuns || k.Section == store.SectionSecrets {
 			var objects []*cluster.Object
 			if kv, exists := m.records.Get([]byte(key)); exists {
 				objects = m.decode(kv)
@@ -325,6 +330,10 @@ func (m *merger) takeObjects(id cluster.ID, p *peer, keys map[string]store.Key, 
 			m.unusable(kv, exists)
 			continue
 		}
+		sealed := k.Section == store.SectionSecrets
+		if sealed && (k.Names[2] != string(m.local) || m.unseal == nil) {
+			continue // for another cluster
+		}
 		over := ""
 		if exists && p.shown {
 			over = p.over[key]
@@ -340,11 +349,29 @@ func (m *merger) takeObjects(id cluster.ID, p *peer, keys map[string]store.Key, 
 		if exists && p.shown {
 			objects = m.decode(kv)
 		}
+		if sealed {
+			refs, objects = m.open(id, kv.Key, k, objects)
+		}
 		m.apply(id, refs, objects, e)
 	}
 	for ref := range slices {
 		m.apply(id, []cluster.Ref{ref}, m.slice(p, ref), e)
 	}
+}
+
+// open gives the Secret that a record holds, under its own name.
+func (m *merger) open(id cluster.ID, key string, k store.Key, sealed []*cluster.Object) ([]cluster.Ref, []*cluster.Object) {
+	ref := cluster.Ref{Kind: cluster.KindSecret, Namespace: k.Names[0], Name: k.Names[1]}
+	refs := []cluster.Ref{ref}
+	if len(sealed) == 0 {
+		return refs, nil
+	}
+	s, err := m.unseal(id, ref.Namespace, ref.Name, sealed[0].Value.(*cluster.SealedSecret))
+	if err != nil {
+		m.problems.failed(key, &record.Error{Cluster: id, Key: key, Object: ref.String(), Err: err})
+		return refs, nil
+	}
+	return refs, []*cluster.Object{{Ref: ref, Cluster: id, Value: s}}
 }
 
 func (m *merger) allObjects(id cluster.ID, keys map[string]store.Key) map[string]store.Key {

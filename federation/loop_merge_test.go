@@ -87,7 +87,7 @@ func (w *world) record() record.Record {
 	case 0:
 		r, err = record.EncodeMeta(id, cluster.Meta{Region: rapid.SampledFrom([]string{"r", "s"}).Draw(w.T, "region"), TrustDomain: rapid.SampledFrom([]string{"west.x", "north.x", ""}).Draw(w.T, "domain")})
 	case 1:
-		r, err = record.EncodeTrust(id, rapid.SampledFrom([]string{"west.x", "north.x"}).Draw(w.T, "domain"), [][]byte{w.der})
+		r, err = record.EncodeTrust(id, record.Trust{TrustDomain: rapid.SampledFrom([]string{"west.x", "north.x"}).Draw(w.T, "domain"), Authorities: [][]byte{w.der}, Sealing: rapid.SampledFrom([][]byte{nil, make([]byte, 32)}).Draw(w.T, "sealing")})
 	case 2:
 		r, err = record.EncodeAlive(id, rapid.SampledFrom([]string{"agent-0", "agent-1"}).Draw(w.T, "agent"))
 	case 3: // slices that move between Services
@@ -460,7 +460,7 @@ func TestTrust(t *testing.T) {
 		return kv(rev, r, err)
 	}
 	trust := func(rev int64, id cluster.ID, td string, der []byte) store.KV {
-		r, err := record.EncodeTrust(id, td, [][]byte{der})
+		r, err := record.EncodeTrust(id, record.Trust{TrustDomain: td, Authorities: [][]byte{der}})
 		return kv(rev, r, err)
 	}
 	m := newMerger("east")

@@ -18,6 +18,7 @@ import (
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/publish"
+	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/record/recordtest"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
@@ -164,7 +165,7 @@ func (s *story) join(id cluster.ID, st store.Store) {
 	s.deliver(id, cluster.Batch{Meta: &cluster.Meta{Region: string(id), TrustDomain: string(id) + ".x"}, Synced: true})
 	der := recordtest.Authority(s)
 	m.loop.SetTrust(string(id)+".x", [][]byte{der})
-	if err := m.pub.SetTrust(string(id)+".x", [][]byte{der}); err != nil {
+	if err := m.pub.SetTrust(record.Trust{TrustDomain: string(id) + ".x", Authorities: [][]byte{der}}); err != nil {
 		s.Fatal(err)
 	}
 }

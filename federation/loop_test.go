@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/federation"
@@ -288,6 +289,53 @@ func TestOwnRuns(t *testing.T) {
 		commit(t, mem, store.Delete(op.Key))
 		if got := run(); got != 0 {
 			t.Errorf("generation %d, though it is gone", got)
+		}
+	})
+}
+
+// Of what others have sealed, this cluster opens what is for it, and has it as a Secret of
+// theirs for as long as it is there. What can't be opened is told of.
+func TestSealedForThisCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := newMemory(t)
+		r := startLoop(t, federation.LoopConfig{Local: "east", Store: mem, Unseal: func(from cluster.ID, ns, name string, s *cluster.SealedSecret) (*corev1.Secret, error) {
+			if len(s.Sealed) == 0 {
+				return nil, errors.New("nothing was sealed")
+			}
+			return &corev1.Secret{Data: map[string][]byte{"for": []byte(string(from) + "/" + ns + "/" + name)}}, nil
+		}})
+		r.deliver(true)
+		put := func(from cluster.ID, name string, to cluster.ID, sealed ...byte) store.Op {
+			rec, err := record.EncodeSealed(from, "app", name, to, &cluster.SealedSecret{Key: make([]byte, 32), Sealed: sealed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store.Put(rec.Key, rec.Value)
+		}
+		meta, err := record.EncodeMeta("west", cluster.Meta{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine := put("west", "a", "east", 1)
+		commit(t, mem, store.Put(meta.Key, meta.Value), mine, put("west", "b", "north", 1), put("west", "c", "east"), put("east", "d", "west", 1))
+		synctest.Wait()
+		o, ok := r.Snapshot().Get("west", cluster.KindSecret, "app", "a")
+		if !ok || string(o.Value.(*corev1.Secret).Data["for"]) != "west/app/a" {
+			t.Errorf("it has %+v", o)
+		}
+		if n := len(r.Snapshot().OfKind(cluster.KindSecret)); n != 1 {
+			t.Errorf("%d Secrets", n)
+		}
+		if _, ok := r.Snapshot().Get("east", cluster.KindSealedSecret, "app", cluster.SealedName("west", "d")); !ok {
+			t.Error("what this cluster has sealed is not known to its other agents")
+		}
+		if p := r.Problems(); len(p) != 1 || !strings.Contains(p[0].Message, "nothing was sealed") || p[0].Object != "Secret/app/c" {
+			t.Errorf("problems %+v", p)
+		}
+		commit(t, mem, store.Delete(mine.Key))
+		synctest.Wait()
+		if n := len(r.Snapshot().OfKind(cluster.KindSecret)); n != 0 {
+			t.Errorf("%d Secrets after it was taken back", n)
 		}
 	})
 }

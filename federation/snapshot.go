@@ -67,6 +67,7 @@ type Snapshot struct {
 	targets  *iradix.Tree[*cluster.Object] // routes and ListenerSets by parentRef, policies by targetRef
 	slices   *iradix.Tree[*cluster.Object] // EndpointSlices by Service
 	trust    map[string][][]byte           // authorities by trust domain
+	sealing  map[cluster.ID][]byte
 	policies *policy.Set
 	rules    map[cluster.ID]*policy.Rules // what policies says of each cluster; only of those of which it says something
 	refusals *iradix.Tree[Refusal]        // by KeyNamed and cluster
@@ -128,7 +129,7 @@ const KeyClusters Key = "clusters" + sep
 // many steps, and concerns only what the cluster serves.
 func KeyDrained(id cluster.ID) Key { return Key("drained" + sep + string(id) + sep) }
 
-// KeyTrust is what Trust gives.
+// KeyTrust is what Trust and Sealing give.
 const KeyTrust Key = "trust" + sep
 
 // ChangeSet holds the Keys of every set that differs between two Snapshots.
@@ -152,6 +153,10 @@ func (s *Snapshot) Cluster(id cluster.ID) (Cluster, bool) {
 // Trust gives the X.509 authorities (DER) of every trust domain that a cluster of
 // the clusterset rightfully speaks for. The caller must not change it.
 func (s *Snapshot) Trust() map[string][][]byte { return s.trust }
+
+// Sealing gives the public key to which others seal what is for a cluster alone, nil if
+// it has published none. The caller must not change it.
+func (s *Snapshot) Sealing(id cluster.ID) []byte { return s.sealing[id] }
 
 // Refused tells why the administrators' policy keeps an object of one of the
 // PermittedKinds from other clusters: its namespace, or its cluster's quota. It is

@@ -30,7 +30,8 @@ type exports struct {
 	objects  map[cluster.Ref]*cluster.Object     // all other kinds that cross
 	users    map[string]int                      // routes, Gateways and ListenerSets by namespace
 	policies policies
-	runs     runs
+	runs     derived
+	secrets  derived
 
 	// networks are those of the other clusters, each with one of them; nil: not
 	// known yet. sharing is the cluster that shares ours; while there is none,
@@ -235,8 +236,10 @@ func (x *exports) touchAll() {
 	for ref := range x.objects {
 		x.touchObject(ref)
 	}
-	for n := range x.runs.of {
-		x.touch(record.RunKey(x.id, n.namespace, n.name))
+	for _, d := range []derived{x.runs, x.secrets} {
+		for key := range d.of {
+			x.dirty[key] = struct{}{}
+		}
 	}
 }
 
@@ -275,6 +278,7 @@ const (
 	classNamespaces
 	classAuthorities // before the policies that name them
 	classPolicies    // before the Services that can only be reached by them
+	classSecrets     // before the Gateways that name them
 	classGrants
 	classRanked
 	classRuns // they say what became of others' objects
@@ -322,14 +326,17 @@ func (x *exports) encode(key string) (rec record.Record, r rank, objects []*clus
 			x.bundles[key] = struct{}{}
 			err = errKeep
 		case x.trust.TrustDomain == k.Names[0]:
-			rec, err = record.EncodeTrust(x.id, x.trust.TrustDomain, x.trust.Authorities)
+			rec, err = record.EncodeTrust(x.id, *x.trust)
 		}
 		return rec, rank{class: classTrust}, nil, err
 	case store.SectionAlive:
 		return rec, r, nil, errKeep
 	case store.SectionRuns:
-		rec, err = x.encodeRun(key, name{k.Names[0], k.Names[1]})
+		rec, err = x.runs.encode(key)
 		return rec, rank{class: classRuns}, nil, err
+	case store.SectionSecrets:
+		rec, err = x.secrets.encode(key)
+		return rec, rank{class: classSecrets}, nil, err
 	case store.SectionServices:
 		if n := (name{k.Names[0], k.Names[1]}); x.isExported(n) {
 			svc, exp := x.services[n], x.exported[n]

@@ -166,45 +166,19 @@ func (p *Publisher) Follow(s *federation.Snapshot) {
 }
 
 // SetTrust replaces the cluster's trust bundle: the X.509 authorities (DER) of
-// its trust domain, which readers believe only if the cluster's Meta names it.
+// its trust domain, which readers believe only if the cluster's Meta names it, and the
+// key to which others seal what is for this cluster.
 // The Publisher shares the slices from now on. An error says that the bundle is
 // none; then the last one stays.
-func (p *Publisher) SetTrust(trustDomain string, authorities [][]byte) error {
-	if _, err := record.EncodeTrust(p.cfg.Cluster, trustDomain, authorities); err != nil {
+func (p *Publisher) SetTrust(t record.Trust) error {
+	if _, err := record.EncodeTrust(p.cfg.Cluster, t); err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}
 	p.mu.Lock()
-	p.exports.setTrust(record.Trust{TrustDomain: trustDomain, Authorities: authorities})
+	p.exports.setTrust(t)
 	p.delivered()
 	p.mu.Unlock()
 	return nil
-}
-
-// SetRun replaces what the cluster says of how it runs a Gateway that is for several
-// clusters; nil: nothing any more. The Publisher shares it from now on.
-func (p *Publisher) SetRun(namespace, gateway string, run *cluster.GatewayRun) {
-	p.mu.Lock()
-	p.exports.setRun(name{namespace, gateway}, run)
-	p.delivered()
-	p.mu.Unlock()
-}
-
-// RunsKnown says that SetRun was called for each Gateway that the cluster runs: what the
-// store has of others goes. Before that it stays, so that one who begins to lead takes
-// nothing back for a moment.
-func (p *Publisher) RunsKnown() {
-	p.mu.Lock()
-	p.exports.runsKnown()
-	p.delivered()
-	p.mu.Unlock()
-}
-
-// ForgetRuns says that somebody else may lead and know better from now on: what the store
-// has stays until SetRun or RunsKnown.
-func (p *Publisher) ForgetRuns() {
-	p.mu.Lock()
-	p.exports.forgetRuns()
-	p.mu.Unlock()
 }
 
 // delivered counts a delivery and wakes the writer. p.mu is held.

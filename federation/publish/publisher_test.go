@@ -127,7 +127,7 @@ func TestStartReconciles(t *testing.T) {
 		same := r.put(record.EncodeObject(route))
 		stale := r.put(record.EncodeMeta(east, cluster.Meta{Region: "old"}))
 		r.put(record.EncodeObject(recordtest.Route(east, "app", "left-over", 1, "a", "b", "/")))
-		trust := r.put(record.EncodeTrust(east, "east.example", [][]byte{recordtest.Authority(t)}))
+		trust := r.put(record.EncodeTrust(east, record.Trust{TrustDomain: "east.example", Authorities: [][]byte{recordtest.Authority(t)}}))
 		foreign, _ := record.EncodeMeta("west", cluster.Meta{})
 		r.commit(store.Put(foreign.Key, foreign.Value))
 		odd := r.commit(store.Put(prefix+"unknown/x", []byte("x")), store.Put(prefix+"services/one-name", []byte("x")))
@@ -158,7 +158,7 @@ func TestStartReconciles(t *testing.T) {
 		if kvs["trust/east.example"].ModRevision != trust.ModRevision {
 			t.Error("a trust bundle was touched before SetTrust")
 		}
-		if err := r.pub.SetTrust("new.example", [][]byte{recordtest.Authority(t)}); err != nil {
+		if err := r.pub.SetTrust(record.Trust{TrustDomain: "new.example", Authorities: [][]byte{recordtest.Authority(t)}}); err != nil {
 			t.Fatal(err)
 		}
 		r.want(r.flush(), "meta/cluster", "routes/httproute/app/r", "trust/new.example", "unknown/x")
@@ -473,6 +473,37 @@ func TestRuns(t *testing.T) {
 		next.want(next.flush(), "meta/cluster", "runs/app/edge", "runs/app/third")
 		next.pub.SetRun("app", "third", nil)
 		next.pub.RunsKnown()
+		next.want(next.flush(), "meta/cluster")
+	})
+}
+
+// Sealed certificates are in the store as long as the leader says so.
+func TestSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := open(t)
+		r, stop := start(t, mem, mem)
+		r.deliver(full())
+		sealed := func(name string, b byte) record.Record {
+			rec, err := record.EncodeSealed(east, "app", name, "west", &cluster.SealedSecret{Key: make([]byte, 32), Sealed: []byte{b}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rec
+		}
+		r.pub.SetSecrets([]record.Record{sealed("a", 1), sealed("b", 1)})
+		r.want(r.flush(), "meta/cluster", "secrets/app/a/west", "secrets/app/b/west")
+		stop()
+		next, _ := start(t, mem, mem)
+		next.deliver(full())
+		before := next.want(next.flush(), "meta/cluster", "secrets/app/a/west", "secrets/app/b/west")
+		next.pub.SetSecrets([]record.Record{sealed("a", 1)})
+		after := next.want(next.flush(), "meta/cluster", "secrets/app/a/west")
+		if k := "secrets/app/a/west"; before[k].ModRevision != after[k].ModRevision {
+			t.Error("what is the same was written again")
+		}
+		next.pub.ForgetSecrets()
+		next.want(next.flush(), "meta/cluster", "secrets/app/a/west")
+		next.pub.SetSecrets(nil)
 		next.want(next.flush(), "meta/cluster")
 	})
 }

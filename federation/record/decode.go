@@ -30,6 +30,9 @@ type Content struct {
 type Trust struct {
 	TrustDomain string
 	Authorities [][]byte // X.509, DER; shared with the store's value: never modified
+	// Sealing is the public key to which others seal what is for this cluster alone; empty:
+	// there is none.
+	Sealing []byte
 }
 
 // Decode reads a record that another cluster wrote. The error is an *Error.
@@ -66,6 +69,8 @@ func decode(kv store.KV, k store.Key, refs []cluster.Ref) (c Content, err error)
 		c.Objects, err = d.service(refs[0], refs[1])
 	case store.SectionEndpoints:
 		c.Objects, err = d.slice(refs[0])
+	case store.SectionSecrets:
+		c.Objects, err = d.sealed(refs[0])
 	default:
 		c.Objects, err = d.object(refs[0])
 	}
@@ -114,7 +119,10 @@ func (d decoder) trust() (*Trust, error) {
 	if err := checkAuthorities(msg.TrustDomain, msg.Authorities); err != nil {
 		return nil, err
 	}
-	return &Trust{TrustDomain: msg.TrustDomain, Authorities: msg.Authorities}, nil
+	if err := checkSealingKey(msg.SealingKey); err != nil {
+		return nil, err
+	}
+	return &Trust{TrustDomain: msg.TrustDomain, Authorities: msg.Authorities, Sealing: msg.SealingKey}, nil
 }
 
 func (d decoder) alive() (string, error) {

@@ -19,7 +19,8 @@
 // certificates, reduced to data[ca.crt]; one that holds a private key there stays.
 // How the cluster runs a Gateway that is for several (cluster.GatewayRun) crosses too: the
 // agent makes that record itself.
-// Secrets and GatewayClasses never cross: no function here takes them.
+// Secrets and GatewayClasses never cross: no function here takes them. Certificates that
+// their Secrets let travel do, sealed for one cluster each (EncodeSealed).
 //
 // Objects cross without status, managedFields, owners and last-applied annotation;
 // Namespaces without annotations; ConfigMaps without labels and annotations; Services

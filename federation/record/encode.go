@@ -35,13 +35,17 @@ func EncodeMeta(id cluster.ID, m cluster.Meta) (Record, error) {
 	})
 }
 
-// EncodeTrust makes the record of a trust bundle: X.509 authorities in DER.
-func EncodeTrust(id cluster.ID, trustDomain string, authorities [][]byte) (Record, error) {
-	if err := checkAuthorities(trustDomain, authorities); err != nil {
-		return Record{}, fmt.Errorf("trust bundle %q of cluster %q: %w", trustDomain, id, err)
+// EncodeTrust makes the record of a trust bundle.
+func EncodeTrust(id cluster.ID, t Trust) (Record, error) {
+	err := checkAuthorities(t.TrustDomain, t.Authorities)
+	if err == nil {
+		err = checkSealingKey(t.Sealing)
 	}
-	key, err := TrustKey(id, trustDomain)
-	return finish(key, err, &causewayv1.Trust{TrustDomain: trustDomain, Authorities: authorities})
+	if err != nil {
+		return Record{}, fmt.Errorf("trust bundle %q of cluster %q: %w", t.TrustDomain, id, err)
+	}
+	key, err := TrustKey(id, t.TrustDomain)
+	return finish(key, err, &causewayv1.Trust{TrustDomain: t.TrustDomain, Authorities: t.Authorities, SealingKey: t.Sealing})
 }
 
 // EncodeAlive makes the record that an agent holds while it lives.

@@ -26,7 +26,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	seed(record.EncodeMeta(east, cluster.Meta{Region: "r", Crossing: []string{"a:1"}}))
 	seed(record.EncodeAlive(east, "agent"))
-	seed(record.EncodeTrust(east, "td", [][]byte{recordtest.Authority(f)}))
+	seed(record.EncodeTrust(east, record.Trust{TrustDomain: "td", Authorities: [][]byte{recordtest.Authority(f)}}))
 	seed(record.EncodeObject(recordtest.Route(east, "app", "a", 1, "a", "b", "/")))
 	seed(record.EncodeObject(recordtest.Gateway(east, "app", "a", 1, 80)))
 	seed(record.EncodeObject(recordtest.Grant(east, "app", "a", 1, "b")))

@@ -12,7 +12,7 @@ import (
 var arity = map[store.Section]int{
 	store.SectionMeta: 1, store.SectionAlive: 1, store.SectionTrust: 1, store.SectionNamespaces: 1,
 	store.SectionServices: 2, store.SectionGrants: 2, store.SectionRuns: 2,
-	store.SectionEndpoints: 3, store.SectionRoutes: 3, store.SectionGateways: 3, store.SectionPolicies: 3,
+	store.SectionEndpoints: 3, store.SectionRoutes: 3, store.SectionGateways: 3, store.SectionPolicies: 3, store.SectionSecrets: 3,
 }
 
 const metaName = "cluster"
@@ -103,6 +103,8 @@ func Refs(k store.Key) ([]cluster.Ref, error) {
 		return []cluster.Ref{ref(cluster.KindReferenceGrant, n[0], n[1])}, nil
 	case store.SectionRuns:
 		return []cluster.Ref{ref(cluster.KindGatewayRun, n[0], n[1])}, nil
+	case store.SectionSecrets:
+		return []cluster.Ref{ref(cluster.KindSealedSecret, n[0], cluster.SealedName(cluster.ID(n[2]), n[1]))}, nil
 	case store.SectionRoutes, store.SectionGateways, store.SectionPolicies:
 		kind, ok := keyKinds[k.Section][n[0]]
 		if !ok {

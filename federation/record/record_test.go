@@ -175,7 +175,7 @@ func TestMetaTrustAliveRoundTrip(t *testing.T) {
 			t.Errorf("meta %+v comes back as %+v, %v", m, c.Meta, err)
 		}
 	}
-	r, err := record.EncodeTrust(east, "east.example", [][]byte{der})
+	r, err := record.EncodeTrust(east, record.Trust{TrustDomain: "east.example", Authorities: [][]byte{der}, Sealing: make([]byte, 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestRefused(t *testing.T) {
 		"deep JSON":           {routeKey, &causewayv1.Object{Kind: "HTTPRoute", Namespace: "app", Name: "a", Json: []byte(strings.Repeat(`{"a":`, 20000))}, "JSON of"},
 		"route of no kind":    {"/causeway/v1/clusters/east/routes/secret/app/a", route(func(*gatewayv1.HTTPRoute) {}), "unknown to this version"},
 		"too few names":       {"/causeway/v1/clusters/east/services/a", service(`{}`), "has 1 names"},
-		"unknown section":     {"/causeway/v1/clusters/east/secrets/app/a", service(`{}`), "unknown section"},
+		"unknown section":     {"/causeway/v1/clusters/east/strange/app/a", service(`{}`), "unknown section"},
 		"external name":       {serviceKey, service(`{"type":"ExternalName","externalName":"x.example"}`), "ExternalName"},
 		"service port":        {serviceKey, service(`{"ports":[{"port":0,"protocol":"TCP"}]}`), "port 0"},
 		"service protocol":    {serviceKey, service(`{"ports":[{"port":80,"protocol":"ICMP"}]}`), "ICMP"},
@@ -330,7 +330,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"bad cluster":       func() (record.Record, error) { return record.EncodeMeta("East", cluster.Meta{}) },
 		"crossing":          func() (record.Record, error) { return record.EncodeMeta(east, cluster.Meta{Crossing: []string{"x:0"}}) },
 		"agent with slash":  func() (record.Record, error) { return record.EncodeAlive(east, "a/b") },
-		"trust without CAs": func() (record.Record, error) { return record.EncodeTrust(east, "td", nil) },
+		"trust without CAs": func() (record.Record, error) { return record.EncodeTrust(east, record.Trust{TrustDomain: "td"}) },
 	} {
 		if r, err := encode(); err == nil {
 			t.Errorf("%s: encoded as %s", name, r.Key)
@@ -408,4 +408,39 @@ func marshal(t testing.TB, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// What is sealed comes back as it was, and is bounded; a key that is none seals nothing.
+func TestSealedRoundTrip(t *testing.T) {
+	want := &cluster.SealedSecret{Key: bytes.Repeat([]byte{1}, 32), Sealed: []byte("sealed"), Mark: []byte("mark")}
+	r, err := record.EncodeSealed(east, "app", "a", "west", want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Key != store.ClustersPrefix+"east/secrets/app/a/west" {
+		t.Errorf("key %s", r.Key)
+	}
+	c, err := record.Decode(store.KV{Key: r.Key, Value: r.Value, CreateRevision: 7})
+	if err != nil || len(c.Objects) != 1 || !reflect.DeepEqual(c.Objects[0].Value, want) || c.Objects[0].Name != cluster.SealedName("west", "a") {
+		t.Errorf("%+v (%v)", c.Objects, err)
+	}
+	if _, err := record.Decode(store.KV{Key: strings.Replace(r.Key, "/west", "/north", 1), Value: r.Value, CreateRevision: 7}); err == nil {
+		t.Error("it was taken for another cluster")
+	}
+	for name, s := range map[string]*cluster.SealedSecret{
+		"a short key": {Key: make([]byte, 31)}, "too much": {Key: want.Key, Sealed: make([]byte, cluster.MaxTravelBytes+2048)}, "a long mark": {Key: want.Key, Mark: make([]byte, 65)},
+	} {
+		if _, err := record.EncodeSealed(east, "app", "a", "west", s); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if _, err := record.EncodeTrust(east, record.Trust{TrustDomain: "td", Authorities: [][]byte{recordtest.Authority(t)}, Sealing: []byte{1}}); err == nil {
+		t.Error("a sealing key of one byte was taken")
+	}
+	if _, err := record.EncodeCertificate(make([]byte, cluster.MaxTravelBytes), nil); err == nil {
+		t.Error("a certificate of 64 KiB and more was taken")
+	}
+	if _, _, err := record.DecodeCertificate([]byte("-----BEGIN PRIVATE KEY-----")); err == nil || strings.Contains(err.Error(), "PRIVATE") {
+		t.Errorf("error %v", err)
+	}
 }

@@ -68,7 +68,7 @@ func showable(pair tls.Certificate) error {
 }
 
 // PEM gives the chain and the private key. The caller must change neither, nor
-// let the key appear anywhere but in an Envoy's Secret.
+// let the key appear anywhere but in an Envoy's Secret, and sealed for another cluster.
 func (c *Certificate) PEM() (cert, key []byte) { return c.cert, *c.key }
 
 // Equal reports whether both are the same Secret with the same content.

@@ -12,7 +12,8 @@
 //     backends alone. What one unit finds out and another has to know (a route's
 //     report, say, that another route won a listener) goes by facts, which are
 //     read and noted in the same way.
-//   - Private keys are in Certificates alone, which never show them.
+//   - Private keys are in Certificates alone, which never show them. Travels names those
+//     that other clusters may have; who seals them is the agent.
 //   - A user's mistake is a condition in a report, never an error.
 //
 // Agents and hubs call it from their one loop; package xds/translate turns a
@@ -83,7 +84,9 @@
 //   - A listener with some good certificates works with them. One without keeps the
 //     place of its hostname: no less specific listener answers for it.
 //   - Secrets, authorities for clients' certificates, and the ReferenceGrants for
-//     both are those of the cluster that runs the Gateway.
+//     both are those of the cluster that runs the Gateway. A certificate that has come
+//     from the cluster in which a reference was written is for that reference, where this
+//     cluster has no Secret of the name; its grants are those of that cluster.
 //   - ListenerSets follow the scope of their Gateway: any cluster may add to a
 //     clusterset Gateway, and causeway.dev/scope: cluster keeps one at home.
 //   - A TCPRoute takes the bytes of a TLS listener that ends TLS, of those server

@@ -75,6 +75,9 @@ func drawOther(t *rapid.T, kind cluster.Kind, m metav1.ObjectMeta) any {
 		}
 		return x
 	case cluster.KindSecret:
+		if said := rapid.SampledFrom([]string{"home", "", "region=eu", "(("}).Draw(t, "travels"); said != "home" {
+			m.Annotations = map[string]string{cluster.AnnotationTravel: said}
+		}
 		x := &corev1.Secret{ObjectMeta: m, Data: map[string][]byte{}}
 		if rapid.Bool().Draw(t, "good") {
 			x.Data[corev1.TLSCertKey], x.Data[corev1.TLSPrivateKeyKey] = pemOf(t)

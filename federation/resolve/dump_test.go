@@ -23,6 +23,11 @@ func dump(r *Result) string {
 	each(r.Gateways, func(_ string, g *Gateway) { d.gateway(g) })
 	each(r.Backends, func(_ string, b *Backend) { d.backend(b) })
 	each(r.Reports, func(k string, o *ObjectReport) { d.report(k, o) })
+	each(r.Travels, func(k string, t *Travel) {
+		for _, c := range t.Certificates {
+			d.line(0, "%s travels for gateway %s to %v %s", c.Certificate, k, c.Clusters, c.Problem)
+		}
+	})
 	each(r.Runs, func(_ string, g *GatewayRuns) { d.runs(g) })
 	return d.String()
 }

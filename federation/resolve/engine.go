@@ -39,6 +39,7 @@ const (
 	unitPolicy         unitClass = 'i' // the report on a BackendTLSPolicy
 	unitBackend        unitClass = 'j' // exists while a frontend or Gateway refers to it
 	unitRuns           unitClass = 'k' // who runs the Gateways of a name that are for several clusters
+	unitTravel         unitClass = 'l' // which certificates others need for the Gateway of a name
 )
 
 func (u unit) id() string {
@@ -64,6 +65,7 @@ type output struct {
 	backend  *Backend
 	reports  []*ObjectReport
 	runs     []*GatewayRuns
+	travel   *Travel
 	needs    needs
 	facts    []fact
 }
@@ -87,6 +89,8 @@ func (u unit) compute(r *reader) output {
 		return policyUnit(r, u.namespace, u.name)
 	case unitRuns:
 		return runsUnit(r, u.namespace, u.name)
+	case unitTravel:
+		return travelUnit(r, u.namespace, u.name)
 	case unitFrontend, unitRemoteFrontend:
 		return frontendUnit(r, FrontendKey{Kind: u.kind, Namespace: u.namespace, Name: u.name, Cluster: u.cluster})
 	}
@@ -128,7 +132,7 @@ const readerSep = "\x01"
 func Resolve(local cluster.ID, snap *federation.Snapshot) *Result {
 	empty := &Result{Local: local,
 		Frontends: iradix.New[*Frontend](), Remotes: iradix.New[*Frontend](), Gateways: iradix.New[*Gateway](), Imports: iradix.New[*Import](),
-		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](), Runs: iradix.New[*GatewayRuns](),
+		Backends: iradix.New[*Backend](), Reports: iradix.New[*ObjectReport](), Runs: iradix.New[*GatewayRuns](), Travels: iradix.New[*Travel](),
 		memo: &memo{units: iradix.New[*known](), parts: iradix.New[*partial](), readers: iradix.New[unit](), refs: iradix.New[int](), facts: iradix.New[any]()},
 	}
 	var seeds []unit
@@ -174,7 +178,7 @@ func seedsOf(kind cluster.Kind, ns, name string) []unit {
 	case cluster.KindHTTPRoute, cluster.KindGRPCRoute, cluster.KindTLSRoute, cluster.KindTCPRoute, cluster.KindUDPRoute:
 		return []unit{{class: unitRoute, kind: kind, namespace: ns, name: name}}
 	case cluster.KindGateway:
-		return []unit{{class: unitGateway, namespace: ns, name: name}, {class: unitRuns, namespace: ns, name: name}}
+		return []unit{{class: unitGateway, namespace: ns, name: name}, {class: unitRuns, namespace: ns, name: name}, {class: unitTravel, namespace: ns, name: name}}
 	case cluster.KindListenerSet:
 		return []unit{{class: unitListenerSet, namespace: ns, name: name}}
 	case cluster.KindBackendTLSPolicy:
@@ -212,6 +216,7 @@ type run struct {
 	backends  *iradix.Txn[*Backend]
 	reports   *iradix.Txn[*ObjectReport]
 	runs      *iradix.Txn[*GatewayRuns]
+	travels   *iradix.Txn[*Travel]
 	delta     Delta
 	// queues of units by class; a unit only ever adds to classes after its own.
 	queue map[unitClass]map[string]unit
@@ -221,11 +226,11 @@ type run struct {
 func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta) {
 	u := &run{local: r.Local, snap: snap, queue: map[unitClass]map[string]unit{}, stale: map[string]bool{},
 		units: r.memo.units.Txn(), parts: r.memo.parts.Txn(), readers: r.memo.readers.Txn(), refs: r.memo.refs.Txn(), facts: r.memo.facts.Txn(),
-		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn(), runs: r.Runs.Txn()}
+		frontends: r.Frontends.Txn(), remotes: r.Remotes.Txn(), gateways: r.Gateways.Txn(), imports: r.Imports.Txn(), backends: r.Backends.Txn(), reports: r.Reports.Txn(), runs: r.Runs.Txn(), travels: r.Travels.Txn()}
 	for _, d := range dirty {
 		u.touch(d)
 	}
-	for c := unitClassObject; c <= unitRuns; c++ {
+	for c := unitClassObject; c <= unitTravel; c++ {
 		todo := make([]string, 0, len(u.queue[c]))
 		for id := range u.queue[c] {
 			todo = append(todo, id)
@@ -237,7 +242,7 @@ func (r *Result) update(snap *federation.Snapshot, dirty []unit) (*Result, Delta
 	}
 	u.delta.sort()
 	return &Result{Local: r.Local, Snapshot: snap,
-		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(), Runs: u.runs.Commit(),
+		Frontends: u.frontends.Commit(), Remotes: u.remotes.Commit(), Gateways: u.gateways.Commit(), Imports: u.imports.Commit(), Backends: u.backends.Commit(), Reports: u.reports.Commit(), Runs: u.runs.Commit(), Travels: u.travels.Commit(),
 		memo: &memo{units: u.units.Commit(), parts: u.parts.Commit(), readers: u.readers.Commit(), refs: u.refs.Commit(), facts: u.facts.Commit()},
 	}, u.delta
 }
@@ -383,6 +388,8 @@ func (u *run) put(x unit, out output) {
 		place(u.gateways, x.namespace+"/"+x.name, out.gateway, &u.delta.Gateways)
 	case unitImport:
 		place(u.imports, x.namespace+"/"+x.name, out.imp, &u.delta.Imports)
+	case unitTravel:
+		place(u.travels, x.namespace+"/"+x.name, out.travel, &u.delta.Travels)
 	case unitBackend:
 		u.putBackend(x.backend.String(), out.backend)
 	}

@@ -70,6 +70,9 @@ func gatewayUnit(r *reader, ns, name string) output {
 		at += len(p.listeners)
 	}
 	out.facts = append(out.facts, g.settle(all)...)
+	if refs := r.certificateRefs(g, all); len(refs) > 0 {
+		out.facts = append(out.facts, fact{certificatesKey(ns, name), refs})
+	}
 	j := g.judge(all)
 	j.clientRef = unresolved
 	out.reports = []*ObjectReport{r.reportGateway(g, all, sets, j)}

@@ -451,6 +451,7 @@ func sameTrees(t *rapid.T, a, b *Result) {
 	compareTrees(t, "backends", a.Backends, b.Backends)
 	compareTrees(t, "reports", a.Reports, b.Reports)
 	compareTrees(t, "runs", a.Runs, b.Runs)
+	compareTrees(t, "travels", a.Travels, b.Travels)
 	compareTrees(t, "units", a.memo.units, b.memo.units)
 	compareTrees(t, "parts", a.memo.parts, b.memo.parts)
 	compareTrees(t, "readers", a.memo.readers, b.memo.readers)
@@ -486,13 +487,13 @@ func slicesTouchBackends(t *rapid.T, r *Result) {
 }
 
 // secretsTouchCertificates: what reads Secrets is the piece of a Gateway that gives
-// a certificate, so that a new certificate is no reason to look at routes again;
+// a certificate, and what sends it to other clusters, so that a new certificate is no reason to look at routes again;
 // and ConfigMaps are read besides by policies, their verdicts and backends alone.
 func secretsTouchCertificates(t *rapid.T, r *Result) {
 	each(r.memo.readers, func(k string, u unit) {
 		secret, config := strings.HasPrefix(k, string(cluster.KindSecret)+"\x00"), strings.HasPrefix(k, string(cluster.KindConfigMap)+"\x00")
 		gateway := u.class == unitGateway && (strings.HasPrefix(u.part, "certificate ") || strings.HasPrefix(u.part, "authorities "))
-		if (secret && !gateway) || (config && !gateway && u.class != unitVerdict && u.class != unitPolicy && u.class != unitBackend) {
+		if (secret && !gateway && u.class != unitTravel) || (config && !gateway && u.class != unitVerdict && u.class != unitPolicy && u.class != unitBackend) {
 			t.Fatalf("%s reads %q", u.id(), k)
 		}
 		if strings.HasPrefix(k, string(federation.KeyListenerSets("", "")[:len("listeners")+1])) && u.class != unitGateway {
@@ -508,6 +509,7 @@ func checkDelta(t *rapid.T, old, next *Result, d Delta) {
 	deltaIs(t, "imports", old.Imports, next.Imports, d.Imports)
 	deltaIs(t, "reports", old.Reports, next.Reports, d.Reports)
 	deltaIs(t, "runs", old.Runs, next.Runs, d.Runs)
+	deltaIs(t, "travels", old.Travels, next.Travels, d.Travels)
 	both := append(slices.Clone(d.BackendConfigs), d.BackendEndpoints...)
 	sort.Strings(both)
 	deltaIs(t, "backends", old.Backends, next.Backends, both)

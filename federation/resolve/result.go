@@ -36,6 +36,9 @@ type Result struct {
 	// Runs by RunsKey: for each Gateway of class causeway-clusterset, whichever cluster
 	// wrote it, who is to run it and what they say of it.
 	Runs *iradix.Tree[*GatewayRuns]
+	// Travels by "namespace/name" of a Gateway: this cluster's certificates that other
+	// clusters need to run it, and may have.
+	Travels *iradix.Tree[*Travel]
 
 	memo *memo
 }
@@ -72,15 +75,16 @@ type Delta struct {
 	BackendEndpoints []string
 	Reports          []string
 	Runs             []string
+	Travels          []string
 }
 
 // Empty reports whether nothing differs.
 func (d Delta) Empty() bool {
-	return len(d.Frontends)+len(d.Remotes)+len(d.Gateways)+len(d.Imports)+len(d.BackendConfigs)+len(d.BackendEndpoints)+len(d.Reports)+len(d.Runs) == 0
+	return len(d.Frontends)+len(d.Remotes)+len(d.Gateways)+len(d.Imports)+len(d.BackendConfigs)+len(d.BackendEndpoints)+len(d.Reports)+len(d.Runs)+len(d.Travels) == 0
 }
 
 func (d *Delta) sort() {
-	for _, l := range []*[]string{&d.Frontends, &d.Remotes, &d.Gateways, &d.Imports, &d.BackendConfigs, &d.BackendEndpoints, &d.Reports, &d.Runs} {
+	for _, l := range []*[]string{&d.Frontends, &d.Remotes, &d.Gateways, &d.Imports, &d.BackendConfigs, &d.BackendEndpoints, &d.Reports, &d.Runs, &d.Travels} {
 		slices.Sort(*l)
 		*l = slices.Compact(*l)
 	}

@@ -51,15 +51,19 @@ type found struct {
 }
 
 // certificate finds the certificate that an object of this cluster's view refers
-// to. Secrets and their grants are those of the cluster that runs the Gateway,
-// which is this one. badRef is the reason for what can't be used.
+// to: in a Secret of the cluster that runs the Gateway, which is this one; else in one
+// that has come from the cluster where the object was written. The grants are those of the
+// Secret's cluster. badRef is the reason for what can't be used.
 func (r *reader) certificate(from *cluster.Object, ref gatewayv1.SecretObjectReference, badRef string) found {
 	group, kind, ns, name := string(deref(ref.Group, "")), string(deref(ref.Kind, gatewayv1.Kind(cluster.KindSecret))), from.Namespace, string(ref.Name)
 	if ref.Namespace != nil {
 		ns = string(*ref.Namespace)
 	}
 	part := fmt.Sprintf("certificate %q %q %q %q by %s/%s", group, kind, ns, name, from.Kind, from.Namespace)
-	kindOf, namespace := from.Kind, from.Namespace
+	if from.Cluster != r.local {
+		part += " of " + string(from.Cluster)
+	}
+	kindOf, namespace, home := from.Kind, from.Namespace, from.Cluster
 	f := r.sub(part, func(r *reader) any {
 		no := func(reason, format string, a ...any) found {
 			return found{problem: &problem{reason, fmt.Sprintf(format, a...)}}
@@ -67,11 +71,17 @@ func (r *reader) certificate(from *cluster.Object, ref gatewayv1.SecretObjectRef
 		if group != "" || kind != string(cluster.KindSecret) {
 			return no("", "certificates of kind %s are not supported: use a Secret of the core group", kindText(group, kind))
 		}
-		if ns != namespace && !r.granted(r.local, kindOf, namespace, "", kind, ns, name) {
-			return no(string(gatewayv1.ListenerReasonRefNotPermitted), "no ReferenceGrant in namespace %s of cluster %s lets %ss of namespace %s refer to Secret %s", ns, r.local, kindOf, namespace, name)
+		o, owner := r.get(r.local, cluster.KindSecret, ns, name), r.local
+		if o == nil && home != r.local {
+			o, owner = r.get(home, cluster.KindSecret, ns, name), home
 		}
-		o := r.get(r.local, cluster.KindSecret, ns, name)
-		if o == nil {
+		if ns != namespace && !r.granted(owner, kindOf, namespace, "", kind, ns, name) {
+			return no(string(gatewayv1.ListenerReasonRefNotPermitted), "no ReferenceGrant in namespace %s of cluster %s lets %ss of namespace %s refer to Secret %s", ns, owner, kindOf, namespace, name)
+		}
+		switch {
+		case o == nil && home != r.local:
+			return no("", "there is no Secret %s/%s in cluster %s, and none has come from cluster %s: make one, or annotate that of cluster %s with %s to let it travel here", ns, name, r.local, home, home, cluster.AnnotationTravel)
+		case o == nil:
 			return no("", "there is no Secret %s/%s in cluster %s", ns, name, r.local)
 		}
 		s, _ := o.Value.(*corev1.Secret)

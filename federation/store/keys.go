@@ -41,21 +41,22 @@ const (
 	SectionPolicies   Section = "policies" // of the cluster's users, unlike PolicyPrefix
 	SectionGrants     Section = "grants"
 	SectionTrust      Section = "trust"
-	SectionRuns       Section = "runs" // how the cluster runs Gateways that are for several
+	SectionRuns       Section = "runs"    // how the cluster runs Gateways that are for several
+	SectionSecrets    Section = "secrets" // certificates that the cluster has sealed for others
 )
 
 // Sections returns all sections, in a fixed order.
 func Sections() []Section {
 	return []Section{
 		SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns,
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns, SectionSecrets,
 	}
 }
 
 func (s Section) valid() bool {
 	switch s {
 	case SectionMeta, SectionAlive, SectionNamespaces, SectionServices, SectionEndpoints,
-		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns:
+		SectionRoutes, SectionGateways, SectionPolicies, SectionGrants, SectionTrust, SectionRuns, SectionSecrets:
 		return true
 	}
 	return false

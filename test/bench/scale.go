@@ -51,7 +51,7 @@ func (m *mocks) records(c int) (ops []store.Op, err error) {
 		roots = append(roots, x.Raw)
 	}
 	add(record.EncodeMeta(id, w.metaOf(c, td)))
-	add(record.EncodeTrust(id, td, roots))
+	add(record.EncodeTrust(id, record.Trust{TrustDomain: td, Authorities: roots}))
 	for n := range w.Namespaces {
 		name := w.namespace(n)
 		add(record.EncodeObject(w.object(c, cluster.KindNamespace, "", name, n, &corev1.Namespace{ObjectMeta: meta("", name)})))

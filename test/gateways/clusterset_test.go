@@ -1,10 +1,15 @@
 package gateways
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,6 +17,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 	"github.com/causeway-mesh/causeway/test/conformance/fleet"
 )
 
@@ -126,6 +132,57 @@ spec:
 	if s := service(second); len(s.OwnerReferences) > 0 {
 		t.Errorf("its owner, in a cluster where there is none, is %+v", s.OwnerReferences)
 	}
+
+	// TLS: the certificate stays at home, then goes to one, then to all.
+	cert, key := resolvetest.PEM(t, "shop.example.com")
+	secret := func(annotation string) string {
+		return fmt.Sprintf("apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {name: shop, namespace: shop%s}\nstringData: {tls.crt: %q, tls.key: %q}\n---", annotation, cert, key)
+	}
+	const https = "  - {name: https, port: 443, protocol: HTTPS, hostname: shop.example.com, tls: {certificateRefs: [{name: shop}]}}\n"
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	encrypted := func(w *world) error {
+		c := fresh()
+		c.Timeout = time.Second
+		c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "shop.example.com"}
+		return answers(c, "https://"+service(w).Status.LoadBalancer.Ingress[0].IP+"/", "shop.example.com")
+	}
+	home.apply(secret("") + everywhere("", https))
+	fleet.Eventually(t, "its certificate is nowhere but at home", func() error {
+		g, err := home.gateway("all")
+		if err != nil {
+			return err
+		}
+		for _, l := range g.Status.Listeners {
+			for _, c := range l.Conditions {
+				if l.Name == "https" && c.Type == string(gatewayv1.ListenerConditionResolvedRefs) && c.Reason == string(gatewayv1.ListenerReasonInvalidCertificateRef) &&
+					strings.Contains(c.Message, "none has come from cluster c1") && strings.Contains(c.Message, "c2:") && strings.Contains(c.Message, "c3:") && strings.Contains(c.Message, "annotate that of cluster c1 with causeway.dev/clusters") {
+					return encrypted(home)
+				}
+			}
+		}
+		return fmt.Errorf("listeners %+v", g.Status.Listeners)
+	})
+	home.apply(secret(`, annotations: {causeway.dev/clusters: "name=c2"}`))
+	fleet.Eventually(t, "the certificate has come to c2", func() error { return encrypted(second) })
+	if encrypted(third) == nil {
+		t.Error("c3 has a certificate that may go to c2 alone")
+	}
+	home.apply(secret(`, annotations: {causeway.dev/clusters: ""}`))
+	fleet.Eventually(t, "the certificate has come to all", func() error { return encrypted(third) })
+	home.runAt("all", all...)
+	for _, w := range all[1:] {
+		if _, err := w.core.CoreV1().Secrets(ns).Get(t.Context(), "shop", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("%s has a copy of the Secret (%v)", w.c.Name, err)
+		}
+	}
+	home.apply(secret(""))
+	fleet.Eventually(t, "it is taken back", func() error {
+		if encrypted(second) == nil || encrypted(third) == nil {
+			return errors.New("it is in use still")
+		}
+		return encrypted(home)
+	})
 
 	// One is left out, and taken in again.
 	home.apply(everywhere("name in (c1,c2)", ""))

@@ -118,7 +118,10 @@ type Trust struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// X.509 authorities, DER.
-	Authorities   [][]byte `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Authorities [][]byte `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// The public key to which others seal what is for this cluster alone (X25519);
+	// empty: nothing can be sealed for it.
+	SealingKey    []byte `protobuf:"bytes,3,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,6 +170,158 @@ func (x *Trust) GetAuthorities() [][]byte {
 	return nil
 }
 
+func (x *Trust) GetSealingKey() []byte {
+	if x != nil {
+		return x.SealingKey
+	}
+	return nil
+}
+
+// SealedSecret is a certificate with its private key that one cluster may have, at
+// .../secrets/<namespace>/<name>/<cluster>. Nobody but that cluster can read it.
+type SealedSecret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the Secret, and the cluster that it is for, as in the key.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Cluster   string `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// The sealing_key of that cluster for which it was sealed.
+	SealingKey []byte `protobuf:"bytes,4,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	// A SecretContent, sealed by HPKE (RFC 9180): the encapsulated key, then the
+	// ciphertext.
+	Sealed []byte `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// By which the writer knows again what it has sealed, without opening it.
+	Mark          []byte `protobuf:"bytes,6,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedSecret) Reset() {
+	*x = SealedSecret{}
+	mi := &file_causeway_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedSecret) ProtoMessage() {}
+
+func (x *SealedSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedSecret.ProtoReflect.Descriptor instead.
+func (*SealedSecret) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SealedSecret) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SealedSecret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SealedSecret) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *SealedSecret) GetSealingKey() []byte {
+	if x != nil {
+		return x.SealingKey
+	}
+	return nil
+}
+
+func (x *SealedSecret) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *SealedSecret) GetMark() []byte {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
+// SecretContent is what a SealedSecret holds.
+type SecretContent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM, as in the Secret's tls.crt and tls.key.
+	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	PrivateKey    []byte `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretContent) Reset() {
+	*x = SecretContent{}
+	mi := &file_causeway_v1_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretContent) ProtoMessage() {}
+
+func (x *SecretContent) ProtoReflect() protoreflect.Message {
+	mi := &file_causeway_v1_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretContent.ProtoReflect.Descriptor instead.
+func (*SecretContent) Descriptor() ([]byte, []int) {
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SecretContent) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *SecretContent) GetPrivateKey() []byte {
+	if x != nil {
+		return x.PrivateKey
+	}
+	return nil
+}
+
 // Alive is the one leased record, at .../alive/<agent>.
 type Alive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -178,7 +333,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_causeway_v1_store_proto_msgTypes[2]
+	mi := &file_causeway_v1_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -190,7 +345,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[2]
+	mi := &file_causeway_v1_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -203,7 +358,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Alive) GetAgent() string {
@@ -235,7 +390,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_causeway_v1_store_proto_msgTypes[3]
+	mi := &file_causeway_v1_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +402,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[3]
+	mi := &file_causeway_v1_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +415,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Object) GetKind() string {
@@ -316,7 +471,7 @@ type ExportedService struct {
 
 func (x *ExportedService) Reset() {
 	*x = ExportedService{}
-	mi := &file_causeway_v1_store_proto_msgTypes[4]
+	mi := &file_causeway_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +483,7 @@ func (x *ExportedService) String() string {
 func (*ExportedService) ProtoMessage() {}
 
 func (x *ExportedService) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[4]
+	mi := &file_causeway_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +496,7 @@ func (x *ExportedService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportedService.ProtoReflect.Descriptor instead.
 func (*ExportedService) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExportedService) GetNamespace() string {
@@ -403,7 +558,7 @@ type EndpointSlice struct {
 
 func (x *EndpointSlice) Reset() {
 	*x = EndpointSlice{}
-	mi := &file_causeway_v1_store_proto_msgTypes[5]
+	mi := &file_causeway_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +570,7 @@ func (x *EndpointSlice) String() string {
 func (*EndpointSlice) ProtoMessage() {}
 
 func (x *EndpointSlice) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[5]
+	mi := &file_causeway_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +583,7 @@ func (x *EndpointSlice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSlice.ProtoReflect.Descriptor instead.
 func (*EndpointSlice) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EndpointSlice) GetNamespace() string {
@@ -486,7 +641,7 @@ type EndpointCounts struct {
 
 func (x *EndpointCounts) Reset() {
 	*x = EndpointCounts{}
-	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +653,7 @@ func (x *EndpointCounts) String() string {
 func (*EndpointCounts) ProtoMessage() {}
 
 func (x *EndpointCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[6]
+	mi := &file_causeway_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +666,7 @@ func (x *EndpointCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointCounts.ProtoReflect.Descriptor instead.
 func (*EndpointCounts) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndpointCounts) GetReady() uint32 {
@@ -548,7 +703,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_causeway_v1_store_proto_msgTypes[7]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +715,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[7]
+	mi := &file_causeway_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +728,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -621,7 +776,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +788,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[8]
+	mi := &file_causeway_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +801,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Endpoint) GetAddress() []byte {
@@ -718,7 +873,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +885,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[9]
+	mi := &file_causeway_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +898,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Drain) GetCluster() string {
@@ -801,7 +956,7 @@ type ClusterPolicy struct {
 
 func (x *ClusterPolicy) Reset() {
 	*x = ClusterPolicy{}
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +968,7 @@ func (x *ClusterPolicy) String() string {
 func (*ClusterPolicy) ProtoMessage() {}
 
 func (x *ClusterPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[10]
+	mi := &file_causeway_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +981,7 @@ func (x *ClusterPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterPolicy.ProtoReflect.Descriptor instead.
 func (*ClusterPolicy) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClusterPolicy) GetName() string {
@@ -883,7 +1038,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_causeway_v1_store_proto_msgTypes[11]
+	mi := &file_causeway_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1050,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[11]
+	mi := &file_causeway_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1063,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Copy) GetRevision() int64 {
@@ -953,7 +1108,7 @@ type CopyEntry struct {
 
 func (x *CopyEntry) Reset() {
 	*x = CopyEntry{}
-	mi := &file_causeway_v1_store_proto_msgTypes[12]
+	mi := &file_causeway_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1120,7 @@ func (x *CopyEntry) String() string {
 func (*CopyEntry) ProtoMessage() {}
 
 func (x *CopyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[12]
+	mi := &file_causeway_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1133,7 @@ func (x *CopyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyEntry.ProtoReflect.Descriptor instead.
 func (*CopyEntry) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CopyEntry) GetKey() string {
@@ -1029,7 +1184,7 @@ type ClusterPolicy_Clusters struct {
 
 func (x *ClusterPolicy_Clusters) Reset() {
 	*x = ClusterPolicy_Clusters{}
-	mi := &file_causeway_v1_store_proto_msgTypes[13]
+	mi := &file_causeway_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1196,7 @@ func (x *ClusterPolicy_Clusters) String() string {
 func (*ClusterPolicy_Clusters) ProtoMessage() {}
 
 func (x *ClusterPolicy_Clusters) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[13]
+	mi := &file_causeway_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1209,7 @@ func (x *ClusterPolicy_Clusters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterPolicy_Clusters.ProtoReflect.Descriptor instead.
 func (*ClusterPolicy_Clusters) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 0}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *ClusterPolicy_Clusters) GetNames() []string {
@@ -1085,7 +1240,7 @@ type ClusterPolicy_Namespaces struct {
 
 func (x *ClusterPolicy_Namespaces) Reset() {
 	*x = ClusterPolicy_Namespaces{}
-	mi := &file_causeway_v1_store_proto_msgTypes[14]
+	mi := &file_causeway_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1252,7 @@ func (x *ClusterPolicy_Namespaces) String() string {
 func (*ClusterPolicy_Namespaces) ProtoMessage() {}
 
 func (x *ClusterPolicy_Namespaces) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[14]
+	mi := &file_causeway_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1265,7 @@ func (x *ClusterPolicy_Namespaces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterPolicy_Namespaces.ProtoReflect.Descriptor instead.
 func (*ClusterPolicy_Namespaces) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 1}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *ClusterPolicy_Namespaces) GetAllow() *ClusterPolicy_Patterns {
@@ -1137,7 +1292,7 @@ type ClusterPolicy_Patterns struct {
 
 func (x *ClusterPolicy_Patterns) Reset() {
 	*x = ClusterPolicy_Patterns{}
-	mi := &file_causeway_v1_store_proto_msgTypes[15]
+	mi := &file_causeway_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1304,7 @@ func (x *ClusterPolicy_Patterns) String() string {
 func (*ClusterPolicy_Patterns) ProtoMessage() {}
 
 func (x *ClusterPolicy_Patterns) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[15]
+	mi := &file_causeway_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1317,7 @@ func (x *ClusterPolicy_Patterns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterPolicy_Patterns.ProtoReflect.Descriptor instead.
 func (*ClusterPolicy_Patterns) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 2}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12, 2}
 }
 
 func (x *ClusterPolicy_Patterns) GetPatterns() []string {
@@ -1184,7 +1339,7 @@ type ClusterPolicy_Quota struct {
 
 func (x *ClusterPolicy_Quota) Reset() {
 	*x = ClusterPolicy_Quota{}
-	mi := &file_causeway_v1_store_proto_msgTypes[16]
+	mi := &file_causeway_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1351,7 @@ func (x *ClusterPolicy_Quota) String() string {
 func (*ClusterPolicy_Quota) ProtoMessage() {}
 
 func (x *ClusterPolicy_Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_causeway_v1_store_proto_msgTypes[16]
+	mi := &file_causeway_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1364,7 @@ func (x *ClusterPolicy_Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterPolicy_Quota.ProtoReflect.Descriptor instead.
 func (*ClusterPolicy_Quota) Descriptor() ([]byte, []int) {
-	return file_causeway_v1_store_proto_rawDescGZIP(), []int{10, 3}
+	return file_causeway_v1_store_proto_rawDescGZIP(), []int{12, 3}
 }
 
 func (x *ClusterPolicy_Quota) GetObjects() int64 {
@@ -1237,10 +1392,24 @@ const file_causeway_v1_store_proto_rawDesc = "" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x18\n" +
 	"\anetwork\x18\x03 \x01(\tR\anetwork\x12!\n" +
 	"\ftrust_domain\x18\x04 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bcrossing\x18\x05 \x03(\tR\bcrossing\"L\n" +
+	"\bcrossing\x18\x05 \x03(\tR\bcrossing\"m\n" +
 	"\x05Trust\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12 \n" +
-	"\vauthorities\x18\x02 \x03(\fR\vauthorities\"\x1d\n" +
+	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x12\x1f\n" +
+	"\vsealing_key\x18\x03 \x01(\fR\n" +
+	"sealingKey\"\xa7\x01\n" +
+	"\fSealedSecret\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x1f\n" +
+	"\vsealing_key\x18\x04 \x01(\fR\n" +
+	"sealingKey\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\fR\x06sealed\x12\x12\n" +
+	"\x04mark\x18\x06 \x01(\fR\x04mark\"R\n" +
+	"\rSecretContent\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1f\n" +
+	"\vprivate_key\x18\x02 \x01(\fR\n" +
+	"privateKey\"\x1d\n" +
 	"\x05Alive\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"|\n" +
 	"\x06Object\x12\x12\n" +
@@ -1331,36 +1500,38 @@ func file_causeway_v1_store_proto_rawDescGZIP() []byte {
 	return file_causeway_v1_store_proto_rawDescData
 }
 
-var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_causeway_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_causeway_v1_store_proto_goTypes = []any{
 	(*Meta)(nil),                     // 0: causeway.v1.Meta
 	(*Trust)(nil),                    // 1: causeway.v1.Trust
-	(*Alive)(nil),                    // 2: causeway.v1.Alive
-	(*Object)(nil),                   // 3: causeway.v1.Object
-	(*ExportedService)(nil),          // 4: causeway.v1.ExportedService
-	(*EndpointSlice)(nil),            // 5: causeway.v1.EndpointSlice
-	(*EndpointCounts)(nil),           // 6: causeway.v1.EndpointCounts
-	(*EndpointPort)(nil),             // 7: causeway.v1.EndpointPort
-	(*Endpoint)(nil),                 // 8: causeway.v1.Endpoint
-	(*Drain)(nil),                    // 9: causeway.v1.Drain
-	(*ClusterPolicy)(nil),            // 10: causeway.v1.ClusterPolicy
-	(*Copy)(nil),                     // 11: causeway.v1.Copy
-	(*CopyEntry)(nil),                // 12: causeway.v1.CopyEntry
-	(*ClusterPolicy_Clusters)(nil),   // 13: causeway.v1.ClusterPolicy.Clusters
-	(*ClusterPolicy_Namespaces)(nil), // 14: causeway.v1.ClusterPolicy.Namespaces
-	(*ClusterPolicy_Patterns)(nil),   // 15: causeway.v1.ClusterPolicy.Patterns
-	(*ClusterPolicy_Quota)(nil),      // 16: causeway.v1.ClusterPolicy.Quota
+	(*SealedSecret)(nil),             // 2: causeway.v1.SealedSecret
+	(*SecretContent)(nil),            // 3: causeway.v1.SecretContent
+	(*Alive)(nil),                    // 4: causeway.v1.Alive
+	(*Object)(nil),                   // 5: causeway.v1.Object
+	(*ExportedService)(nil),          // 6: causeway.v1.ExportedService
+	(*EndpointSlice)(nil),            // 7: causeway.v1.EndpointSlice
+	(*EndpointCounts)(nil),           // 8: causeway.v1.EndpointCounts
+	(*EndpointPort)(nil),             // 9: causeway.v1.EndpointPort
+	(*Endpoint)(nil),                 // 10: causeway.v1.Endpoint
+	(*Drain)(nil),                    // 11: causeway.v1.Drain
+	(*ClusterPolicy)(nil),            // 12: causeway.v1.ClusterPolicy
+	(*Copy)(nil),                     // 13: causeway.v1.Copy
+	(*CopyEntry)(nil),                // 14: causeway.v1.CopyEntry
+	(*ClusterPolicy_Clusters)(nil),   // 15: causeway.v1.ClusterPolicy.Clusters
+	(*ClusterPolicy_Namespaces)(nil), // 16: causeway.v1.ClusterPolicy.Namespaces
+	(*ClusterPolicy_Patterns)(nil),   // 17: causeway.v1.ClusterPolicy.Patterns
+	(*ClusterPolicy_Quota)(nil),      // 18: causeway.v1.ClusterPolicy.Quota
 }
 var file_causeway_v1_store_proto_depIdxs = []int32{
-	7,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
-	8,  // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
-	6,  // 2: causeway.v1.EndpointSlice.counts:type_name -> causeway.v1.EndpointCounts
-	13, // 3: causeway.v1.ClusterPolicy.clusters:type_name -> causeway.v1.ClusterPolicy.Clusters
-	14, // 4: causeway.v1.ClusterPolicy.export:type_name -> causeway.v1.ClusterPolicy.Namespaces
-	14, // 5: causeway.v1.ClusterPolicy.route:type_name -> causeway.v1.ClusterPolicy.Namespaces
-	16, // 6: causeway.v1.ClusterPolicy.quota:type_name -> causeway.v1.ClusterPolicy.Quota
-	12, // 7: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
-	15, // 8: causeway.v1.ClusterPolicy.Namespaces.allow:type_name -> causeway.v1.ClusterPolicy.Patterns
+	9,  // 0: causeway.v1.EndpointSlice.ports:type_name -> causeway.v1.EndpointPort
+	10, // 1: causeway.v1.EndpointSlice.endpoints:type_name -> causeway.v1.Endpoint
+	8,  // 2: causeway.v1.EndpointSlice.counts:type_name -> causeway.v1.EndpointCounts
+	15, // 3: causeway.v1.ClusterPolicy.clusters:type_name -> causeway.v1.ClusterPolicy.Clusters
+	16, // 4: causeway.v1.ClusterPolicy.export:type_name -> causeway.v1.ClusterPolicy.Namespaces
+	16, // 5: causeway.v1.ClusterPolicy.route:type_name -> causeway.v1.ClusterPolicy.Namespaces
+	18, // 6: causeway.v1.ClusterPolicy.quota:type_name -> causeway.v1.ClusterPolicy.Quota
+	14, // 7: causeway.v1.Copy.entries:type_name -> causeway.v1.CopyEntry
+	17, // 8: causeway.v1.ClusterPolicy.Namespaces.allow:type_name -> causeway.v1.ClusterPolicy.Patterns
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
@@ -1373,14 +1544,14 @@ func file_causeway_v1_store_proto_init() {
 	if File_causeway_v1_store_proto != nil {
 		return
 	}
-	file_causeway_v1_store_proto_msgTypes[16].OneofWrappers = []any{}
+	file_causeway_v1_store_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_causeway_v1_store_proto_rawDesc), len(file_causeway_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -29,6 +29,7 @@ import (
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/publish"
+	"github.com/causeway-mesh/causeway/federation/record"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/xds/server"
@@ -92,6 +93,7 @@ type Agent struct {
 	prober    *gossip.Prober
 	server    *server.Server
 	pipeline  *pipeline
+	travel    *travel
 	svid      *identity.Rotator
 	bundles   *identity.BundleSet
 	verdicts  atomic.Pointer[map[cluster.ID]gossip.Verdict]
@@ -142,12 +144,17 @@ func New(cfg Config) (*Agent, error) {
 		onProxies: cfg.OnProxies, onChange: cfg.OnChange, onResult: cfg.OnResult, bundleSet: a.bundles,
 		cache: translate.NewCache(), proxies: map[string]*proxy{},
 	}
+	a.travel = &travel{
+		local: cfg.Cluster, authority: cfg.Authority, result: a.Result, log: cfg.Logger,
+		publish: func(all []record.Record) { a.publisher.SetSecrets(all) }, forget: func() { a.publisher.ForgetSecrets() },
+	}
 	if a.loop, err = federation.NewLoop(federation.LoopConfig{
 		Local: cfg.Cluster, Store: cfg.Store, CopyPath: filepath.Join(cfg.Dir, "store.copy"), Logger: cfg.Logger, Registerer: cfg.Registerer,
 		OnSnapshot: func(ctx context.Context, s *federation.Snapshot, changed federation.ChangeSet) {
 			a.publisher.Follow(s)
-			a.pipeline.snapshot(ctx, s, changed)
+			a.travel.follow(s, a.pipeline.snapshot(ctx, s, changed), changed)
 		},
+		Unseal: a.travel.open,
 	}); err != nil {
 		return nil, err
 	}
@@ -183,7 +190,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.svid.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.publisher.Hold(ctx) })
-	g.Go(func() error { return a.cfg.Elect(ctx, a.publisher.Write) })
+	g.Go(func() error { return a.cfg.Elect(ctx, a.lead) })
 	g.Go(func() error { return a.gossip.Run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error {
@@ -245,13 +252,31 @@ func (a *Agent) serve(ctx context.Context) error {
 	return nil
 }
 
-// publishTrust keeps the cluster's trust bundle in the store.
+// lead publishes, as long as this agent leads those of its cluster.
+func (a *Agent) lead(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.travel.lead(ctx)
+	}()
+	err := a.publisher.Write(ctx)
+	cancel()
+	<-done
+	return err
+}
+
+// publishTrust keeps the cluster's trust bundle in the store, with its sealing key.
 func (a *Agent) publishTrust(ctx context.Context) error {
 	for {
 		b, changed := a.cfg.Authority.WatchBundle()
 		roots := ders(b.X509Authorities())
 		a.loop.SetTrust(b.TrustDomain().Name(), roots)
-		if err := a.publisher.SetTrust(b.TrustDomain().Name(), roots); err != nil {
+		sealing, err := a.cfg.Authority.SealingKey()
+		if err != nil {
+			return err
+		}
+		if err := a.publisher.SetTrust(record.Trust{TrustDomain: b.TrustDomain().Name(), Authorities: roots, Sealing: sealing}); err != nil {
 			return err
 		}
 		select {
@@ -294,7 +319,7 @@ func (a *Agent) Await(ctx context.Context, revision int64) error {
 
 // Problems lists what is wrong with the cluster's input and with what it publishes.
 func (a *Agent) Problems() []cluster.Problem {
-	return slices.Concat(a.loop.Problems(), a.publisher.Problems(), a.pipeline.problems())
+	return slices.Concat(a.loop.Problems(), a.publisher.Problems(), a.pipeline.problems(), a.travel.list())
 }
 
 // Result is what the agent has resolved last, nil before the first time.

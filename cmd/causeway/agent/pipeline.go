@@ -51,8 +51,9 @@ type proxy struct {
 	state    *translate.State
 }
 
-// snapshot takes the next Snapshot through all stages. The Loop calls it.
-func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) {
+// snapshot takes the next Snapshot through all stages, and tells what that changed. The
+// Loop calls it.
+func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, changed federation.ChangeSet) resolve.Delta {
 	start := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,6 +85,7 @@ func (p *pipeline) snapshot(_ context.Context, snap *federation.Snapshot, change
 	p.onResult(res, delta)
 	p.onChange()
 	p.metrics.push.Observe(time.Since(start).Seconds())
+	return delta
 }
 
 // translate brings one proxy's resources up to date and hands them to the server.

@@ -60,6 +60,12 @@ func Dir(t testing.TB, dir string) *federation.Snapshot {
 	return Files(t, readDir(t, dir))
 }
 
+// ReadDir is Read for a folder.
+func ReadDir(t testing.TB, dir string) World {
+	t.Helper()
+	return Read(t, readDir(t, dir))
+}
+
 func readDir(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
