@@ -20,10 +20,10 @@
 // of the object other than the one that was looked at: parents and ancestors are
 // atomic lists, which server-side apply would take from their other writers, so a
 // patch names the resourceVersion that it was made for and is made anew when it is
-// refused (docs/decisions/010). A status that goes on changing while its object does not, such
-// as a Gateway's whose routes arrive, is written when that begins, every five seconds, and
-// once it is quiet; but what somebody may wait for, such as a condition that turns, within a
-// quarter of a second.
+// refused (docs/decisions/010). A status that goes on changing while its object does not is
+// written when that begins and once it is quiet: numbers and messages, such as of a Gateway
+// whose routes arrive, meanwhile only after half a minute, two minutes, and then every five; but
+// what somebody may wait for, such as a condition that turns, within a quarter of a second.
 //
 // Standards: Gateway API's rules for conditions (the notes for implementors of
 // each status), KEP-1645.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,33 +58,74 @@ type Writer struct {
 	busy    map[cluster.Ref]bool
 	written map[cluster.Ref]success // the last write that went well
 	held    map[cluster.Ref]*held
+	ripe    []cluster.Ref // of those that are held; may have some that are not dirty any more
 }
 
-// The pace of an object whose status goes on changing, such as a Gateway's while its
-// routes arrive: what comes soon after a write, of the same generation, is gathered until
-// nothing has changed for a while, which doubles with each such write. A change that
-// somebody may wait for, such as a condition's that turns, only keeps its distance from the
-// last write, unless the object has come on so for long: Programmed is told without delay,
-// and what flaps is slowed down all the same.
+// soon is for how long after a write of an object the next one of the same generation is
+// paced: it waits until nothing has changed for a while, or for long. Both grow with each
+// write that waited, so that however long changes go on there are few writes, and most
+// often two: when they begin, and when they have ended. A change that comes alone, and a
+// change of the object itself, are answered at once. A change that somebody may wait for, such
+// as a condition's that turns, only keeps its distance from the last write, unless the object
+// has come on so for long: Programmed is told without delay, and what flaps is slowed down
+// all the same.
 const (
-	soon    = 10 * time.Second
-	quiet   = 250 * time.Millisecond
-	longest = 5 * time.Second // since the first change
-	spared  = 8               // writes in a row
+	soon   = 10 * time.Second
+	spared = 8 // writes in a row that somebody may have waited for
 )
 
+// pace is how what changes again soon is gathered.
+type pace struct {
+	quiet   time.Duration // for which nothing may have changed
+	longest time.Duration // since the first change
+	most    time.Duration // that either grows to
+	growth  uint          // binary digits by which either grows with each write that waited
+	share   time.Duration // of the time since changes began, at least: one in so many
+}
+
+// The paces of what people may wait for, and of numbers and messages, which change with every
+// route that comes and goes. On a slow machine a thousand routes take long to come, with long
+// pauses, which are not the end: so that has its share.
+var (
+	turning = pace{quiet: 250 * time.Millisecond, longest: 5 * time.Second, most: 5 * time.Second, growth: 1}
+	telling = pace{quiet: 500 * time.Millisecond, longest: 30 * time.Second, most: 5 * time.Minute, growth: 2, share: 8}
+)
+
+// longestQuiet bounds what share comes to.
+const longestQuiet = 10 * time.Second
+
+// success is the last write of an object that went well.
 type success struct {
 	generation int64
 	when       time.Time
-	row        int // how many came soon after another before it
+	began      time.Time // the last write that did not wait
+	// turned and told are how many came soon after another since, at each pace.
+	turned, told int
 }
 
 // held is an object that waits for its pace.
 type held struct {
-	since, heard time.Time     // the first change, and the last one
-	quiet        time.Duration // for which nothing may have changed
-	turns        bool          // somebody may wait for it
-	ripe         bool          // it is written next
+	pace         pace
+	since, heard time.Time // the first change, and the last one
+	began        time.Time // as of its last write
+	waited       int       // how many writes at this pace did
+	due          time.Time // when it goes, whatever changes; zero: as the pace says
+	ripe         bool      // it is written next
+	timer        *time.Timer
+}
+
+// left is how long it has to wait yet, if nothing changes. It is pure.
+func (h *held) left(now time.Time) time.Duration {
+	grown := func(d time.Duration) time.Duration { return min(d<<min(h.pace.growth*uint(h.waited), 16), h.pace.most) }
+	quiet := grown(h.pace.quiet)
+	if h.pace.share > 0 {
+		quiet = max(quiet, min(h.heard.Sub(h.began)/h.pace.share, longestQuiet))
+	}
+	left := min(quiet-now.Sub(h.heard), grown(h.pace.longest)-now.Sub(h.since))
+	if !h.due.IsZero() {
+		left = min(left, h.due.Sub(now))
+	}
+	return left
 }
 
 // attempt is the last write to an object.
@@ -209,19 +251,33 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 }
 
-// next takes an object that nobody is at.
+// next takes an object that nobody is at: first those that have waited for their pace, which
+// would wait a second time behind all the routes that changed with them.
 func (w *Writer) next() (cluster.Ref, time.Time, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for ref, since := range w.dirty {
+	for i, ref := range w.ripe {
+		if _, ok := w.dirty[ref]; ok && !w.busy[ref] {
+			w.ripe = slices.Delete(w.ripe, 0, i+1)
+			return ref, w.take(ref), true
+		}
+	}
+	w.ripe = nil
+	for ref := range w.dirty {
 		if !w.busy[ref] {
-			w.busy[ref] = true
-			delete(w.dirty, ref)
-			w.metrics.pending.Set(float64(len(w.dirty)))
-			return ref, since, true
+			return ref, w.take(ref), true
 		}
 	}
 	return cluster.Ref{}, time.Time{}, false
+}
+
+// take makes an object busy, and gives since when it is dirty.
+func (w *Writer) take(ref cluster.Ref) time.Time {
+	since := w.dirty[ref]
+	w.busy[ref] = true
+	delete(w.dirty, ref)
+	w.metrics.pending.Set(float64(len(w.dirty)))
+	return since
 }
 
 func (w *Writer) done(ref cluster.Ref) {
@@ -240,6 +296,7 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 		w.mu.Lock()
 		delete(w.at, ref)
 		delete(w.written, ref)
+		w.drop(ref)
 		w.mu.Unlock()
 		return // it is gone, or not there yet: its arrival touches it
 	}
@@ -272,7 +329,12 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 		w.cfg.Logger.Error("status can't be planned", "object", ref, "error", err)
 		return
 	}
-	if patch == nil || w.hold(ref, live.Generation, since, turns) {
+	if patch == nil {
+		w.release(ref)
+		return
+	}
+	pass, wait := w.hold(ref, live.Generation, since, turns)
+	if wait {
 		return
 	}
 	if w.limit.Wait(ctx) != nil {
@@ -304,38 +366,68 @@ func (w *Writer) see(ctx context.Context, ref cluster.Ref, since time.Time) {
 	w.mu.Lock()
 	w.at[ref] = next
 	if err == nil {
-		row := 0
-		if last := w.written[ref]; last.generation == live.Generation && next.when.Sub(last.when) <= soon {
-			row = last.row + 1
+		pass.when = next.when
+		if pass.began.IsZero() {
+			pass.began = next.when
 		}
-		w.written[ref] = success{live.Generation, next.when, row}
+		w.written[ref] = pass
 	}
 	w.mu.Unlock()
 }
 
-// hold reports whether a write has to wait for the object's pace. When it has waited, the
-// object is dirty again.
-func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time, turns bool) bool {
+// hold tells whether a write has to wait for the object's pace. When it has waited, the
+// object is dirty again. If it need not wait, pass is what to remember of it once it went
+// well, but for the time. turns: somebody may wait for it.
+func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time, turns bool) (pass success, wait bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last, h, now := w.written[ref], w.held[ref], time.Now()
-	turns = turns && last.row < spared
-	distance := quiet - now.Sub(last.when)
-	if last.generation != generation || now.Sub(last.when) > soon || h != nil && h.ripe || turns && distance <= 0 {
-		delete(w.held, ref)
-		return false
+	soonest := time.Time{}
+	if turns && last.turned < spared {
+		soonest = last.when.Add(turning.quiet)
+	}
+	switch {
+	case last.generation != generation, h == nil && now.Sub(last.when) > soon:
+		w.drop(ref)
+		return success{generation: generation}, false
+	case h != nil && h.ripe, !soonest.IsZero() && !now.Before(soonest):
+		w.drop(ref)
+		if turns {
+			last.turned++
+		} else {
+			last.told++
+		}
+		return last, false
 	}
 	if h == nil {
-		h = &held{since: since, quiet: min(quiet<<min(last.row, 8), longest)}
+		h = &held{since: since, began: last.began}
+		h.timer = time.AfterFunc(time.Hour, func() { w.ripen(ref, h) })
 		w.held[ref] = h
-		time.AfterFunc(h.quiet, func() { w.ripen(ref, h) })
 	}
-	h.heard = now
-	if turns && !h.turns {
-		h.turns = true
-		time.AfterFunc(distance, func() { w.ripen(ref, h) })
+	h.heard, h.due = now, soonest
+	h.pace, h.waited = telling, last.told
+	if turns {
+		h.pace, h.waited = turning, last.turned
 	}
-	return true
+	h.timer.Reset(max(h.left(now), 0))
+	return success{}, true
+}
+
+// release ends that an object waits which has waited for nothing. One that waits yet goes on:
+// what turns to and fro is not new each time.
+func (w *Writer) release(ref cluster.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h := w.held[ref]; h != nil && h.ripe {
+		w.drop(ref)
+	}
+}
+
+func (w *Writer) drop(ref cluster.Ref) {
+	if h := w.held[ref]; h != nil {
+		h.timer.Stop()
+		delete(w.held, ref)
+	}
 }
 
 // ripen lets a held object go once it is quiet, has waited long, or is far enough from its
@@ -346,16 +438,12 @@ func (w *Writer) ripen(ref cluster.Ref, h *held) {
 	if w.held[ref] != h || h.ripe {
 		return
 	}
-	now := time.Now()
-	left := min(h.quiet-now.Sub(h.heard), longest-now.Sub(h.since))
-	if h.turns {
-		left = min(left, quiet-now.Sub(w.written[ref].when))
-	}
-	if left > 0 {
-		time.AfterFunc(left, func() { w.ripen(ref, h) })
+	if left := h.left(time.Now()); left > 0 {
+		h.timer.Reset(left)
 		return
 	}
 	h.ripe = true
 	w.dirty[ref] = h.since
+	w.ripe = append(w.ripe, ref)
 	w.poke()
 }

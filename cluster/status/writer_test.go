@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,7 +63,7 @@ func (s *server) judge(ref cluster.Ref) (*Verdict, bool) {
 }
 
 // store puts an object into the server and has the watch show it later.
-func (s *server) store(ref cluster.Ref, generation int64, status *gatewayv1.RouteStatus) {
+func (s *server) store(ref cluster.Ref, generation int64, status any) {
 	old := s.objects[ref]
 	var rv int
 	_, _ = fmt.Sscan(old.ResourceVersion, &rv)
@@ -106,11 +108,11 @@ func (s *server) patch(_ context.Context, ref cluster.Ref, patch []byte, _ strin
 	if raw, err = jsonpatch.MergePatch(raw, doc.Status); err != nil {
 		return err
 	}
-	var next gatewayv1.RouteStatus
-	if err := json.Unmarshal(raw, &next); err != nil {
+	next := reflect.New(reflect.TypeOf(now.Status).Elem()).Interface()
+	if err := json.Unmarshal(raw, next); err != nil {
 		return err
 	}
-	s.store(ref, now.Generation, &next)
+	s.store(ref, now.Generation, next)
 	return nil
 }
 
@@ -279,16 +281,16 @@ func TestPace(t *testing.T) {
 			judge(1, fmt.Sprint(i))
 			time.Sleep(4 * time.Millisecond)
 		}
-		time.Sleep(quiet + 50*time.Millisecond)
+		time.Sleep(telling.quiet + 50*time.Millisecond)
 		says("999", 2)
 
-		// Without an end it is written every so often all the same.
+		// Three times as many right after that cost one more.
 		for i := range 3000 {
 			judge(1, fmt.Sprint("on ", i))
 			time.Sleep(4 * time.Millisecond)
 		}
-		time.Sleep(longest)
-		says("on 2999", 5)
+		time.Sleep(2 * telling.quiet << telling.growth)
+		says("on 2999", 3)
 
 		s.mu.Lock()
 		s.store(ref, 2, s.objects[ref].Status.(*gatewayv1.RouteStatus))
@@ -296,7 +298,7 @@ func TestPace(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 		judge(2, "of the next generation")
 		time.Sleep(20 * time.Millisecond)
-		says("of the next generation", 6)
+		says("of the next generation", 4)
 		cancel()
 		<-ended
 	})
@@ -340,7 +342,7 @@ func TestTurns(t *testing.T) {
 		judge(false, "")
 		time.Sleep(20 * time.Millisecond)
 		judge(true, "at once after the first write")
-		time.Sleep(quiet + 20*time.Millisecond)
+		time.Sleep(turning.quiet + 20*time.Millisecond)
 		if n := written(); n != 2 || says() != metav1.ConditionTrue {
 			t.Fatalf("after %d writes it says %s", n, says())
 		}
@@ -358,7 +360,7 @@ func TestTurns(t *testing.T) {
 			judge(i%2 == 0, "")
 			time.Sleep(4 * time.Millisecond)
 		}
-		time.Sleep(longest)
+		time.Sleep(turning.longest)
 		if n := written(); n < 8 || n > 25 || says() != metav1.ConditionFalse {
 			t.Errorf("40 s of turning gave %d writes, and it says %s", n-3, says())
 		}
@@ -366,4 +368,105 @@ func TestTurns(t *testing.T) {
 		<-ended
 		time.Sleep(time.Minute) // timers
 	})
+}
+
+// A Gateway to which a thousand routes come at once has its status written three times
+// at most, however slow and halting that is, is right soon after, and what people wait for
+// does not wait with the numbers.
+func TestPaceOfCounts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		every time.Duration // on average from one to the next
+		pause time.Duration // now and then
+		after time.Duration // within which the last number is there
+	}{
+		"fast":           {time.Millisecond, 0, time.Second},
+		"slow":           {10 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second},
+		"slow, halting":  {40 * time.Millisecond, 1500 * time.Millisecond, 11 * time.Second},
+		"slower, steady": {90 * time.Millisecond, 0, 11 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, 3*time.Millisecond)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					_ = s.w.Run(ctx)
+				}()
+				defer func() { cancel(); <-ended; time.Sleep(time.Hour) }() // timers
+				chance := rand.New(rand.NewPCG(1, 1))
+				ref := cluster.Ref{Kind: cluster.KindGateway, Namespace: "app", Name: "busy"}
+				s.edit(func() { s.store(ref, 1, &gatewayv1.GatewayStatus{}) })
+				judge := func(attached int, programmed bool) {
+					s.edit(func() {
+						s.verdicts[ref] = &Verdict{Generation: 1, Conditions: []metav1.Condition{cond("Programmed", programmed, "Programmed")}, Listeners: []Listener{{Name: "http", AttachedRoutes: int32(attached)}}}
+					})
+					s.w.Judged([]cluster.Ref{ref})
+				}
+				status := func() (out gatewayv1.GatewayStatus, writes int) {
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return *s.objects[ref].Status.(*gatewayv1.GatewayStatus), s.writes[ref]
+				}
+				judge(0, true)
+				time.Sleep(time.Minute)
+				s.edit(func() { clear(s.writes) })
+				for _, target := range []func(i int) int{func(i int) int { return i }, func(i int) int { return 1000 - i }} {
+					for i := range 1001 {
+						judge(target(i), true)
+						if c.pause > 0 && i%150 == 149 {
+							time.Sleep(c.pause)
+						}
+						time.Sleep(time.Duration(chance.Int64N(int64(2 * c.every))))
+					}
+					time.Sleep(c.after)
+					if st, n := status(); st.Listeners[0].AttachedRoutes != int32(target(1000)) || n > 3 {
+						t.Errorf("after %d writes %d routes are attached, want %d", n, st.Listeners[0].AttachedRoutes, target(1000))
+					}
+					time.Sleep(time.Minute)
+					s.edit(func() { clear(s.writes) })
+				}
+
+				// A condition that changes meanwhile is there after the pause of conditions.
+				for i := range 500 {
+					judge(i, i < 300)
+					time.Sleep(2 * time.Millisecond)
+					if i == 300 {
+						time.Sleep(turning.quiet)
+						time.Sleep(20 * time.Millisecond)
+						if st, _ := status(); st.Conditions[0].Status != metav1.ConditionFalse || st.Listeners[0].AttachedRoutes != 300 {
+							t.Errorf("a condition waits with the numbers: %+v", st)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// However long changes go on, the writes are few: their number is a logarithm of the time
+// until a pause is as long as it may be.
+func TestPaceWithoutEnd(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, want := range map[string]struct {
+		pace  pace
+		waits []time.Duration
+	}{
+		"telling": {telling, []time.Duration{30 * time.Second, 2 * time.Minute, 5 * time.Minute, 5 * time.Minute}},
+		"turning": {turning, []time.Duration{5 * time.Second, 5 * time.Second}},
+	} {
+		for waited, d := range want.waits {
+			// Something has changed just now, again and again since.
+			h := held{pace: want.pace, since: now.Add(-d), heard: now, began: now.Add(-d), waited: waited}
+			if left := h.left(now); left != 0 {
+				t.Errorf("%s: after %d that have waited, it waits %s beyond %s", name, waited, left, d)
+			}
+			if h.since = h.since.Add(time.Millisecond); h.left(now) != time.Millisecond {
+				t.Errorf("%s: after %d that have waited, it does not wait for %s", name, waited, d)
+			}
+		}
+	}
 }
