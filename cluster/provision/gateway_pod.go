@@ -15,6 +15,7 @@ const (
 	drainSeconds = 10
 	graceSeconds = 20 // with Envoy's own end
 	tokenSeconds = 3600
+	probeTimeout = 5
 	nonRoot      = 65532 // as the images have it
 )
 
@@ -78,9 +79,10 @@ func (in *gatewayInput) container() corev1.Container {
 			fmt.Sprintf("--probe=:%d", ProbePort), fmt.Sprintf("--drain=%ds", drainSeconds),
 		},
 		// One that has got its configuration within a second takes traffic within two.
-		StartupProbe:   &corev1.Probe{ProbeHandler: probe("/readyz"), PeriodSeconds: 1, FailureThreshold: 300},
-		LivenessProbe:  &corev1.Probe{ProbeHandler: probe("/livez"), PeriodSeconds: 10, FailureThreshold: 6},
-		ReadinessProbe: &corev1.Probe{ProbeHandler: probe("/readyz"), PeriodSeconds: 2},
+		StartupProbe: &corev1.Probe{ProbeHandler: probe("/readyz"), PeriodSeconds: 1, FailureThreshold: 300},
+		// Who has no time for kubelet may well have it for traffic.
+		LivenessProbe:  &corev1.Probe{ProbeHandler: probe("/livez"), PeriodSeconds: 10, FailureThreshold: 6, TimeoutSeconds: probeTimeout},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: probe("/readyz"), PeriodSeconds: 2, TimeoutSeconds: probeTimeout},
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		},

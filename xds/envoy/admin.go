@@ -51,34 +51,6 @@ func (a *admin) call(ctx context.Context, method, path string) (code int, answer
 	return resp.StatusCode, line, err
 }
 
-// Ready waits until the Envoy whose admin interface is on the socket has its
-// first configuration and serves, or until ctx ends.
-func Ready(ctx context.Context, socket string) error {
-	a, err := newAdmin(socket)
-	if err != nil {
-		return err
-	}
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	last := "not asked"
-	for {
-		code, state, err := a.call(ctx, http.MethodGet, "/ready")
-		switch {
-		case err == nil && code == http.StatusOK:
-			return nil
-		case err == nil:
-			last = state
-		case ctx.Err() == nil:
-			last = err.Error()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("envoy at %s is not ready (%s): %w", socket, last, ctx.Err())
-		case <-ticker.C:
-		}
-	}
-}
-
 // drain makes the Envoy fail health checks and turn its clients away: it answers
 // what it gets and asks them to connect elsewhere.
 func (a *admin) drain(ctx context.Context) error {

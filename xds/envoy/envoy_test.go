@@ -66,10 +66,17 @@ func prepare(t *testing.T) (p Process, socket string) {
 
 func ready(t *testing.T, socket string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := Ready(ctx, socket); err != nil {
+	r, err := NewReadiness(socket)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if err = r.Ready(t.Context()); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -340,7 +347,7 @@ func TestLogIsBoundedAndNeverBlocks(t *testing.T) {
 }
 
 func TestSocketsWithLongNamesAreRefused(t *testing.T) {
-	err := Ready(t.Context(), "/"+strings.Repeat("x", MaxSocket))
+	_, err := NewReadiness("/" + strings.Repeat("x", MaxSocket))
 	if err == nil || !strings.Contains(err.Error(), "shorter") {
 		t.Error(err)
 	}

@@ -162,20 +162,16 @@ func (o *options) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// probeHeld is how long kubelet's question waits for Envoy to become ready: less than the
-// second after which kubelet gives up, and near it, since it asks again a second later.
-const probeHeld = 800 * time.Millisecond
-
 // serveProbes answers kubelet until ctx ends: ready once Envoy has its first
 // configuration, and as long as it isn't draining.
 func (o *options) serveProbes(ctx context.Context, admin string) error {
+	ready, err := envoy.NewReadiness(admin)
+	if err != nil {
+		return err
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.probe)
 	if err != nil {
 		return fmt.Errorf("--probe: %w", err)
 	}
-	return serve.HTTP(ctx, l, serve.Probes(serve.Alive, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, probeHeld)
-		defer cancel()
-		return envoy.Ready(ctx, admin)
-	}), nil)
+	return serve.HTTP(ctx, l, serve.Probes(serve.Alive, ready.Ready), nil)
 }
