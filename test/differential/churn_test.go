@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/explain"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/test/traffic"
 	"github.com/causeway-mesh/causeway/xds/server"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -22,32 +21,6 @@ var (
 	changesWanted = flag.Int("changes", 200, "how many changes under load")
 	rate          = flag.Int("rate", 500, "requests a second under load")
 )
-
-// history is every configuration that there was, by revision from 1.
-type history struct {
-	mu      sync.Mutex
-	results []*resolve.Result
-	settled atomic.Int64 // the newest that every Envoy has acknowledged
-}
-
-func (h *history) add(r *resolve.Result) int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.results = append(h.results, r)
-	return int64(len(h.results))
-}
-
-func (h *history) newest() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return int64(len(h.results))
-}
-
-func (h *history) at(revision int64) *resolve.Result {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.results[revision-1]
-}
 
 // TestChangesUnderLoad changes routes, backends, weights, endpoints and certificates one
 // after the other, without waiting, while requests go on: every answer must be one that a
@@ -65,48 +38,29 @@ func TestChangesUnderLoad(t *testing.T) {
 	seed := *firstSeed
 	b := federation.NewBuilder()
 	w := newWorld(t, seed, p, b, nil, "")
-	var h history
+	var h traffic.History[*resolve.Result]
 	res := resolve.Resolve(east, b.Snapshot())
-	h.add(res)
+	h.Add(res)
 	r.follow(1, views{east: res})
-	h.settled.Store(1)
 
-	stop := make(chan struct{})
-	var load sync.WaitGroup
-	var sent atomic.Int64
-	const clients = 10
-	for i := range clients {
-		load.Go(func() {
-			chance := rand.New(rand.NewPCG(seed, uint64(i+1)))
-			tick := time.NewTicker(time.Second * clients / time.Duration(*rate))
-			defer tick.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-tick.C:
-				}
-				from, req := drawRequest(chance, true)
-				if strings.HasPrefix(from, "east/app") {
-					from = "east/dev"
-				}
-				x := r.proxies[sidecar.ID()]
-				if strings.Contains(from, "/gateway/") {
-					x = r.proxies[gateway.ID()]
-				}
-				source, err := explain.ParseSource(from)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if err := r.during(x, &h, source, req); err != nil {
-					t.Errorf("seed %d: %s: %s: %v", *firstSeed, from, show(req), err)
-					return
-				}
-				sent.Add(1)
-			}
-		})
-	}
+	load := traffic.Send(t, seed, *rate, func(chance *rand.Rand) error {
+		from, req := drawRequest(chance, true)
+		if strings.HasPrefix(from, "east/app") {
+			from = "east/dev"
+		}
+		x := r.proxies[sidecar.ID()]
+		if strings.Contains(from, "/gateway/") {
+			x = r.proxies[gateway.ID()]
+		}
+		source, err := explain.ParseSource(from)
+		if err != nil {
+			return err
+		}
+		if err := r.during(x, &h, source, req); err != nil {
+			return fmt.Errorf("%s: %s: %w", from, show(req), err)
+		}
+		return nil
+	})
 	kinds := map[string]int{}
 	for range *changesWanted {
 		w.edit = b.Edit()
@@ -114,7 +68,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		snap, changed := w.edit.Commit()
 		next, delta := res.Update(snap, changed)
 		res = next
-		revision := h.add(res)
+		revision := h.Add(res)
 		for id, x := range r.proxies {
 			state, changes := x.state.Load().Update(r.input(x, res), delta)
 			x.state.Store(state)
@@ -126,7 +80,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		for waiting := true; waiting; {
 			changed := r.server.Changed()
 			if r.settled(revision) {
-				h.settled.Store(revision)
+				h.Settle(revision)
 			}
 			select {
 			case <-changed:
@@ -138,11 +92,10 @@ func TestChangesUnderLoad(t *testing.T) {
 			break
 		}
 	}
-	close(stop)
-	load.Wait()
-	t.Logf("%d requests during %v", sent.Load(), kinds)
-	if !t.Failed() && sent.Load() < int64(*changesWanted) {
-		t.Errorf("only %d requests were sent", sent.Load())
+	sent, perSecond := load.Stop()
+	t.Logf("%d requests, %.0f/s, during %v", sent, perSecond, kinds)
+	if !t.Failed() && sent < int64(*changesWanted) {
+		t.Errorf("only %d requests were sent", sent)
 	}
 }
 
@@ -177,11 +130,11 @@ func (w *world) change(t *testing.T) string {
 	}
 }
 
-// widen adds the endpoints that the leaf's backend had in any configuration of a
-// span: endpoints and routes of changes that overlap arrive by themselves.
-func (h *history) widen(l *leaf, first, last int64) {
-	for revision := first; revision <= last; revision++ {
-		b, ok := h.at(revision).Backends.Get([]byte(l.backend))
+// widen adds the endpoints that the leaf's backend had in any of the configurations:
+// endpoints and routes of changes that overlap arrive by themselves.
+func (l *leaf) widen(during []*resolve.Result) {
+	for _, res := range during {
+		b, ok := res.Backends.Get([]byte(l.backend))
 		if !ok {
 			continue
 		}
@@ -197,32 +150,32 @@ func (h *history) widen(l *leaf, first, last int64) {
 
 // during sends one request and holds the answer against every configuration that
 // there may have been.
-func (r *rig) during(p *proxy, h *history, from explain.Source, q request) error {
-	first := h.settled.Load()
+func (r *rig) during(p *proxy, h *traffic.History[*resolve.Result], from explain.Source, q request) error {
+	span := h.Begin()
 	at, ok := p.listens(from, q.Request)
 	if !ok {
 		return nil
 	}
 	got := r.send(at, q, false)
-	last := h.newest()
+	may := span.End()
 	var why []string
-	for revision := first; revision <= last; revision++ {
-		x := explain.Explain(h.at(revision), from, q.Request)
+	for i, res := range may {
+		x := explain.Explain(res, from, q.Request)
 		if x.Problem != "" {
 			continue
 		}
-		for _, l := range (views{east: h.at(revision)}).leaves(x.Hop, leaf{request: x.Request}) {
+		for _, l := range (views{east: res}).leaves(x.Hop, leaf{request: x.Request}) {
 			// Nothing lacks endpoints; a GRPCRoute that can't serve answers so as well.
 			if l.status == 503 && !strings.HasPrefix(strings.Join(l.rules[len(l.rules)-1:], ""), "GRPCRoute/") {
 				continue
 			}
-			h.widen(&l, first, last)
+			l.widen(may)
 			reason := l.differs(got)
 			if reason == "" {
 				return nil
 			}
-			why = append(why, fmt.Sprintf("not %d %s: %s", revision, l.name(), reason))
+			why = append(why, fmt.Sprintf("not %d %s: %s", span.First+int64(i), l.name(), reason))
 		}
 	}
-	return fmt.Errorf("got %s, which no configuration from %d to %d gives:\n  %s", got, first, last, strings.Join(why, "\n  "))
+	return fmt.Errorf("got %s, which none of %d configurations from %d on gives:\n  %s", got, len(may), span.First, strings.Join(why, "\n  "))
 }

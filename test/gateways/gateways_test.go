@@ -92,6 +92,13 @@ spec:
 	return w
 }
 
+// in is the world of a test within the one that started it.
+func (w *world) in(t *testing.T) *world {
+	out := *w
+	out.T = t
+	return &out
+}
+
 func (w *world) apply(manifests string) {
 	w.Helper()
 	if err := w.c.Apply(w.Context(), []byte(manifests)); err != nil {
