@@ -191,9 +191,9 @@ func TestAPIServer(t *testing.T) {
 		if !found || live.ResourceVersion != o.GetResourceVersion() {
 			return string(raw), false
 		}
-		v, _ := judge(ref)
+		v, known := judge(ref)
 		patch, _, err := status.Plan(live, v, time.Now())
-		return string(raw), err == nil && patch == nil
+		return string(raw), known && err == nil && patch == nil
 	}
 	await := func() {
 		t.Helper()
