@@ -202,9 +202,24 @@ metadata: {name: edge-options, namespace: shop}
 data:
 `
 
-// One Gateway through its life.
+// One cluster for all that takes no other.
 func TestGateway(t *testing.T) {
 	w := start(t, "one")[0]
+	for _, part := range []struct {
+		name string
+		do   func(*world)
+	}{{"life", (*world).life}, {"options", (*world).options}, {"connections", (*world).connections}, {"strangers", (*world).strangers}, {"examples", (*world).examples}} {
+		t.Run(part.name, func(t *testing.T) {
+			own := *w
+			own.T = t
+			part.do(&own)
+		})
+	}
+}
+
+// One Gateway through its life.
+func (w *world) life() {
+	t := w.T
 	cert, key := resolvetest.PEM(t, "shop.example.com")
 	if err := w.c.Apply(t.Context(), fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {name: shop, namespace: shop}\nstringData: {tls.crt: %q, tls.key: %q}\n", cert, key)); err != nil {
 		t.Fatal(err)

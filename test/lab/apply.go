@@ -55,14 +55,14 @@ type CRDs struct {
 func (c CRDs) manifests(ctx context.Context) ([]byte, error) {
 	var globs []string
 	if c.GatewayAPI != "" {
-		dir, err := moduleDir(ctx, "sigs.k8s.io/gateway-api")
+		dir, err := ModuleDir(ctx, "sigs.k8s.io/gateway-api")
 		if err != nil {
 			return nil, err
 		}
 		globs = append(globs, filepath.Join(dir, "config", "crd", string(c.GatewayAPI), "*networking*.yaml"))
 	}
 	if c.MCS {
-		dir, err := moduleDir(ctx, "sigs.k8s.io/mcs-api")
+		dir, err := ModuleDir(ctx, "sigs.k8s.io/mcs-api")
 		if err != nil {
 			return nil, err
 		}
@@ -86,8 +86,8 @@ func (c CRDs) manifests(ctx context.Context) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// moduleDir is the folder of a module in the version that Causeway's go.mod has.
-func moduleDir(ctx context.Context, module string) (string, error) {
+// ModuleDir is the folder of a module in the version that Causeway's go.mod has.
+func ModuleDir(ctx context.Context, module string) (string, error) {
 	root, err := SourceRoot()
 	if err != nil {
 		return "", err
