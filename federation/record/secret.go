@@ -26,7 +26,7 @@ func SecretKey(id cluster.ID, namespace, name string, to cluster.ID) (string, er
 // EncodeSealed makes the record of a certificate that one cluster has sealed for another.
 func EncodeSealed(from cluster.ID, namespace, name string, to cluster.ID, s *cluster.SealedSecret) (Record, error) {
 	if err := checkSealed(s); err != nil {
-		return Record{}, fmt.Errorf("Secret/%s/%s for %s: %w", namespace, name, to, err)
+		return Record{}, fmt.Errorf("certificate of Secret/%s/%s for %s: %w", namespace, name, to, err)
 	}
 	key, err := SecretKey(from, namespace, name, to)
 	return finish(key, err, &causewayv1.SealedSecret{Namespace: namespace, Name: name, Cluster: string(to), SealingKey: s.Key, Sealed: s.Sealed, Mark: s.Mark})
