@@ -103,7 +103,8 @@ func checkEscape(s string) (int, error) {
 		}
 		return len(s), nil
 	case c == 'p' || c == 'P':
-		name, n := s[2:], len(s)
+		name := s[2:]
+		var n int
 		if strings.HasPrefix(name, "{") {
 			name, _, _ = strings.Cut(name[1:], "}")
 			n = len(`\p{}`) + len(name)
