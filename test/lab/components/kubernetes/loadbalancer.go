@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -24,9 +23,9 @@ const retry = 2 * time.Second
 
 // runLoadBalancer gives Services of type LoadBalancer their addresses, as a cloud's
 // controller would, until ctx ends: one of each pool whose IP family the Service
-// has, the one that spec.loadBalancerIP asks for or else the lowest free one. A
-// Service that asks for an address outside of the pools, or for one that is taken,
-// stays pending. That packets for the addresses reach the node is the lab's affair;
+// has, the one that spec.loadBalancerIP asks for or else the next free one, so that an
+// address rests before it is another's. A Service that asks for an address outside of the
+// pools, or for one that is taken, stays pending. That packets for the addresses reach the node is the lab's affair;
 // kube-proxy does the rest.
 func runLoadBalancer(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("load-balancer", flag.ContinueOnError)
@@ -69,13 +68,24 @@ func runLoadBalancer(ctx context.Context, args []string) error {
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 	factory.WaitForCacheSync(ctx.Done())
+	last := map[netip.Prefix]netip.Addr{}
 	for {
 		again := make(<-chan time.Time)
-		services, err := informer.Lister().List(labels.Everything())
+		// Not the informer's: it may not have the addresses yet that were given just now, and
+		// two Services would get the same.
+		all, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return err
+			if ctx.Err() != nil {
+				return nil
+			}
+			slog.Warn("could not list Services", "err", err)
+			all, again = &corev1.ServiceList{}, time.After(retry)
 		}
-		for _, s := range assign(services, pools) {
+		var services []*corev1.Service
+		for i := range all.Items {
+			services = append(services, &all.Items[i])
+		}
+		for _, s := range assign(services, pools, last) {
 			if _, err := client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, s, metav1.UpdateOptions{}); err != nil {
 				slog.Warn("could not write the addresses of a Service", "service", s.Namespace+"/"+s.Name, "err", err)
 				again = time.After(retry)
@@ -90,8 +100,9 @@ func runLoadBalancer(ctx context.Context, args []string) error {
 	}
 }
 
-// assign returns the Services whose addresses have to change, with the new ones. It is pure.
-func assign(services []*corev1.Service, pools []netip.Prefix) []*corev1.Service {
+// assign returns the Services whose addresses have to change, with the new ones. last has the
+// address of each pool that was given last, and is kept up to date.
+func assign(services []*corev1.Service, pools []netip.Prefix, last map[netip.Prefix]netip.Addr) []*corev1.Service {
 	services = slices.Clone(services)
 	slices.SortFunc(services, func(a, b *corev1.Service) int {
 		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
@@ -127,10 +138,13 @@ func assign(services []*corev1.Service, pools []netip.Prefix) []*corev1.Service 
 				kept++
 				continue
 			}
-			a, ok := free(pool, want, used)
+			a, ok := free(pool, want, used, last[pool])
 			if !ok {
 				complete = false
 				break
+			}
+			if a != want {
+				last[pool] = a
 			}
 			addrs = append(addrs, a)
 		}
@@ -167,12 +181,22 @@ func current(s *corev1.Service, pool netip.Prefix) (netip.Addr, bool) {
 }
 
 // free is the address that a Service gets: the wanted one if it says one of this
-// family, else the lowest that nobody has. The pool's first address is the network's.
-func free(pool netip.Prefix, want netip.Addr, used map[netip.Addr]bool) (netip.Addr, bool) {
+// family, else the next after last that nobody has. The pool's first address is the
+// network's.
+func free(pool netip.Prefix, want netip.Addr, used map[netip.Addr]bool, last netip.Addr) (netip.Addr, bool) {
 	if want.IsValid() && want.Is4() == pool.Addr().Is4() {
 		return want, pool.Contains(want) && !used[want]
 	}
-	for a := pool.Addr().Next(); pool.Contains(a); a = a.Next() {
+	first := pool.Addr().Next()
+	if !last.IsValid() {
+		last = pool.Addr()
+	}
+	for a := last.Next(); pool.Contains(a); a = a.Next() {
+		if !used[a] {
+			return a, true
+		}
+	}
+	for a := first; pool.Contains(a) && a.Compare(last) <= 0; a = a.Next() {
 		if !used[a] {
 			return a, true
 		}
