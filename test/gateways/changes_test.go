@@ -75,7 +75,7 @@ type changer struct {
 // a change is written until it is seen, and the new one's alone from then on.
 func testChanges(t *testing.T, of *world) {
 	w := of.in(t)
-	x := &changer{world: w, clients: map[bool]*http.Client{false: client(&http.Transport{MaxIdleConnsPerHost: 10}), true: client(&http.Transport{
+	x := &changer{world: w, clients: map[bool]*http.Client{false: client(&http.Transport{MaxIdleConnsPerHost: 40}), true: client(&http.Transport{
 		DisableKeepAlives: true,                                                                 // which certificate a connection shows, it shows at its beginning
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: "any.example.com"}, //nolint:gosec // it is compared with those that there are
 	})}}

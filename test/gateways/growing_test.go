@@ -41,7 +41,7 @@ func testOneByOne(t *testing.T, of *world) {
 	now := func() int64 { return int64(time.Since(begun)) + 1 }
 	routes := make([]grown, growing+toCome)
 	var made, unseen atomic.Int64 // how many were created; all before are answered
-	c := client(&http.Transport{MaxIdleConnsPerHost: 10})
+	c := client(&http.Transport{MaxIdleConnsPerHost: 40})
 	defer c.CloseIdleConnections()
 	load := traffic.Send(t, n, requestRate, func(chance *rand.Rand) error {
 		// Half of them to what changes now.

@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// senders is how many requests may be under way at a time.
-const senders = 20
+const (
+	// senders is how many requests may be under way at a time.
+	senders = 40
+	// patience is how far a sender may be behind and still catch up.
+	patience = time.Second
+)
 
 // Senders send requests until they are stopped.
 type Senders struct {
@@ -21,21 +25,30 @@ type Senders struct {
 }
 
 // Send sends requests at a rate, in a second, until Stop or the end of the test. What each is
-// comes from the chance that its sender is given, which depends on the seed alone. The first
+// comes from the chance that its sender is given, which depends on the seed alone. What slow
+// answers hold up is sent at once afterwards, so that the rate holds as long as the machine
+// can answer it. The first
 // error of a sender fails the test and ends that sender.
 func Send(t testing.TB, seed uint64, rate int, request func(chance *rand.Rand) error) *Senders {
 	x := &Senders{stop: make(chan struct{}), begun: time.Now()}
 	for i := range senders {
 		x.wg.Go(func() {
 			chance := rand.New(rand.NewPCG(seed, uint64(i+1)))
-			tick := time.NewTicker(time.Second * senders / time.Duration(rate))
-			defer tick.Stop()
+			every := time.Second * senders / time.Duration(rate)
+			due := x.begun.Add(every * time.Duration(i) / senders)
+			timer := time.NewTimer(0)
+			defer timer.Stop()
 			for {
+				if late := time.Since(due); late > patience {
+					due = due.Add(late)
+				}
+				timer.Reset(time.Until(due))
 				select {
 				case <-x.stop:
 					return
-				case <-tick.C:
+				case <-timer.C:
 				}
+				due = due.Add(every)
 				if err := request(chance); err != nil {
 					t.Errorf("seed %d: %v", seed, err)
 					return
