@@ -153,15 +153,6 @@ func (r *Result) Report(ref cluster.Ref, id cluster.ID) (*ObjectReport, bool) {
 	return r.Reports.Get([]byte(reportKey(ref, id)))
 }
 
-// ParseReportKey reads ObjectReport.Key; false for objects of other clusters than local.
-func ParseReportKey(key string, local cluster.ID) (cluster.Ref, bool) {
-	ref, id, ok := ParseKey(key)
-	if !ok || id != local {
-		return cluster.Ref{}, false
-	}
-	return ref, true
-}
-
 // ParseKey reads ObjectReport.Key and RunsKey.
 func ParseKey(key string) (cluster.Ref, cluster.ID, bool) {
 	name, id, ok := strings.Cut(key, "@")

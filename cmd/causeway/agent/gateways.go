@@ -72,7 +72,7 @@ func (g *Gateways) OnResult(res *resolve.Result, delta resolve.Delta) {
 		}
 	}
 	for _, key := range delta.Reports {
-		if ref, ok := resolve.ParseReportKey(key, g.cfg.Cluster); ok && ref.Kind == cluster.KindGateway {
+		if ref, home, ok := resolve.ParseKey(key); ok && home == g.cfg.Cluster && ref.Kind == cluster.KindGateway {
 			list = append(list, provision.Name{Namespace: ref.Namespace, Name: ref.Name})
 		}
 	}

@@ -53,18 +53,17 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			return false
 		})
 	}
-	for _, k := range delta.Reports {
-		if ref, ok := resolve.ParseReportKey(k, f.local); ok {
+	var names []provision.Name
+	for _, k := range slices.Concat(delta.Reports, delta.Runs) {
+		ref, home, ok := resolve.ParseKey(k)
+		if !ok {
+			continue
+		}
+		if home == f.local {
 			refs = append(refs, ref)
 		}
-	}
-	var names []provision.Name
-	for _, k := range slices.Concat(delta.Runs, delta.Reports) {
-		if ref, home, ok := resolve.ParseKey(k); ok && ref.Kind == cluster.KindGateway {
+		if ref.Kind == cluster.KindGateway {
 			names = append(names, provision.Name{Namespace: ref.Namespace, Name: ref.Name})
-			if home == f.local {
-				refs = append(refs, ref)
-			}
 		}
 	}
 	f.runs(names...)
