@@ -17,7 +17,7 @@ type GatewayRun struct {
 	// this is about.
 	Home       ID    `json:"home"`
 	Generation int64 `json:"generation,omitempty"`
-	// Conditions are Accepted, Programmed and ResolvedRefs of the Gateway in this cluster.
+	// Conditions are those of RunCondition of the Gateway in this cluster.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Addresses are those of the Gateway in this cluster.
 	Addresses []gatewayv1.GatewayStatusAddress `json:"addresses,omitempty"`
@@ -28,8 +28,18 @@ type GatewayRun struct {
 // ListenerRun is what is wrong with a listener of a Gateway in one cluster.
 type ListenerRun struct {
 	Name string `json:"name"`
-	// Conditions are those of Accepted, Programmed and ResolvedRefs that are not True.
+	// Conditions are those of RunCondition that are not True.
 	Conditions []metav1.Condition `json:"conditions"`
+}
+
+// RunCondition tells whether a GatewayRun says conditions of a type, of a Gateway or of its
+// listeners: Accepted, Programmed and ResolvedRefs.
+func RunCondition(kind string) bool {
+	switch gatewayv1.GatewayConditionType(kind) {
+	case gatewayv1.GatewayConditionAccepted, gatewayv1.GatewayConditionProgrammed, gatewayv1.GatewayConditionResolvedRefs:
+		return true
+	}
+	return false
 }
 
 // Bounds of a GatewayRun.

@@ -80,7 +80,7 @@ func checkRunConditions(list []metav1.Condition) error {
 	seen := make(map[string]bool, len(list))
 	for _, c := range list {
 		switch {
-		case c.Type != string(gatewayv1.GatewayConditionAccepted) && c.Type != string(gatewayv1.GatewayConditionProgrammed) && c.Type != string(gatewayv1.GatewayConditionResolvedRefs) || seen[c.Type]:
+		case !cluster.RunCondition(c.Type) || seen[c.Type]:
 			return fmt.Errorf("condition %q is none that crosses, or is there twice", shorten(c.Type))
 		case c.Status != metav1.ConditionTrue && c.Status != metav1.ConditionFalse && c.Status != metav1.ConditionUnknown:
 			return fmt.Errorf("condition %s has the status %q", c.Type, shorten(string(c.Status)))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -25,11 +26,10 @@ const (
 	maxListText = 200
 )
 
-// Types of conditions that are summed up over clusters.
+// Types of those conditions of cluster.RunCondition that are summed up by rules of their own.
 const (
-	accepted     = string(gatewayv1.GatewayConditionAccepted)
-	programmed   = string(gatewayv1.GatewayConditionProgrammed)
-	resolvedRefs = string(gatewayv1.GatewayConditionResolvedRefs)
+	accepted   = string(gatewayv1.GatewayConditionAccepted)
+	programmed = string(gatewayv1.GatewayConditionProgrammed)
 )
 
 // Reasons of the condition Federated of a Gateway, beside resolve's.
@@ -53,7 +53,7 @@ func runOf(v *status.Verdict, home cluster.ID) *cluster.GatewayRun {
 // crossing picks the conditions that other clusters are told of: all, or the bad ones.
 func crossing(list []metav1.Condition, bad bool) (out []metav1.Condition) {
 	for _, c := range list {
-		if c.Type != accepted && c.Type != programmed && c.Type != resolvedRefs || bad && c.Status == metav1.ConditionTrue {
+		if !cluster.RunCondition(c.Type) || bad && c.Status == metav1.ConditionTrue {
 			continue
 		}
 		c.Message = cut(c.Message, cluster.MaxRunMessage)
@@ -100,22 +100,13 @@ func membersOf(v *status.Verdict, runs *resolve.GatewayRuns) []member {
 			m.run = said
 			fallthrough
 		default: // it goes on serving what it has
-			if c := find(said.Conditions, programmed); c != nil && c.Status == metav1.ConditionTrue {
+			if c := meta.FindStatusCondition(said.Conditions, programmed); c != nil && c.Status == metav1.ConditionTrue {
 				m.addresses = said.Addresses
 			}
 		}
 		out = append(out, m)
 	}
 	return out
-}
-
-func find(list []metav1.Condition, kind string) *metav1.Condition {
-	for i := range list {
-		if list[i].Type == kind {
-			return &list[i]
-		}
-	}
-	return nil
 }
 
 // gathered is the status of a Gateway that several clusters run, in the cluster that wrote
@@ -140,11 +131,11 @@ func gathered(v *status.Verdict, runs *resolve.GatewayRuns) *status.Verdict {
 	of := func(listener string) func(member, string) *metav1.Condition {
 		return func(m member, kind string) *metav1.Condition {
 			if listener == "" {
-				return find(m.run.Conditions, kind)
+				return meta.FindStatusCondition(m.run.Conditions, kind)
 			}
 			for _, l := range m.run.Listeners {
 				if l.Name == listener {
-					return find(l.Conditions, kind)
+					return meta.FindStatusCondition(l.Conditions, kind)
 				}
 			}
 			return nil
@@ -170,7 +161,7 @@ func gathered(v *status.Verdict, runs *resolve.GatewayRuns) *status.Verdict {
 func sum(own []metav1.Condition, members []member, listener bool, said func(member, string) *metav1.Condition) []metav1.Condition {
 	var out []metav1.Condition
 	for _, c := range own {
-		if c.Type != accepted && c.Type != programmed && c.Type != resolvedRefs {
+		if !cluster.RunCondition(c.Type) {
 			if c.Type != resolve.ConditionFederated {
 				out = append(out, c)
 			}
@@ -276,7 +267,7 @@ func federated(members []member) metav1.Condition {
 			bad = append(bad, string(m.id)+" has not answered for this generation yet")
 		case where == "":
 			why := "is not programmed"
-			if p := find(m.run.Conditions, programmed); p != nil {
+			if p := meta.FindStatusCondition(m.run.Conditions, programmed); p != nil {
 				why += " (" + cut(strings.TrimSuffix(p.Reason+": "+p.Message, ": "), maxListText) + ")"
 			}
 			bad = append(bad, string(m.id)+" "+why)
