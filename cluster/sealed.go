@@ -18,6 +18,9 @@ type SealedSecret struct {
 // SealedName is the name of a SealedSecret.
 func SealedName(to ID, secret string) string { return string(to) + "/" + secret }
 
+// SealingKeyBytes is the length of a public sealing key (identity.Authority.SealingKey).
+const SealingKeyBytes = 32
+
 // MaxTravelBytes bounds a certificate chain with its key that travels to other clusters.
 const MaxTravelBytes = 64 << 10
 

@@ -20,9 +20,6 @@ func suite() (hpke.KEM, hpke.KDF, hpke.AEAD) {
 	return hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA256(), hpke.AES256GCM()
 }
 
-// SealingKeyBytes is the length of a public sealing key.
-const SealingKeyBytes = 32
-
 // sealing is what is kept apart from each other of what follows from a root's key.
 const (
 	sealingKeys  = "causeway sealing key v1"

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/causeway-mesh/causeway/cluster"
 )
 
 func sealer(t *testing.T, td string, storage Storage) *Authority {
@@ -34,7 +36,7 @@ func TestSeal(t *testing.T) {
 	}
 	second, other := sealer(t, "east.isles", &keep{raw}), sealer(t, "west.isles", nil)
 	to, err := first.SealingKey()
-	if err != nil || len(to) != SealingKeyBytes {
+	if err != nil || len(to) != cluster.SealingKeyBytes {
 		t.Fatalf("a key of %d bytes: %v", len(to), err)
 	}
 	text := []byte("the key to the shop")

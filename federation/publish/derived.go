@@ -23,17 +23,16 @@ type outcome struct {
 	err error
 }
 
-// set puts a record, or takes it away; it gives the key that may be dirty.
-func (d *derived) set(key string, o *outcome) string {
+// set puts a record, or takes it away: nil. The key may be dirty then.
+func (d *derived) set(key string, o *outcome) {
 	if o == nil {
 		delete(d.of, key)
-		return key
+		return
 	}
 	if d.of == nil {
 		d.of = map[string]outcome{}
 	}
 	d.of[key] = *o
-	return key
 }
 
 // complete says that all are known, and gives the keys that may be dirty.
@@ -84,7 +83,8 @@ func (p *Publisher) SetRun(namespace, gateway string, run *cluster.GatewayRun) {
 		o = &outcome{r, err}
 	}
 	p.mu.Lock()
-	p.exports.dirty[p.exports.runs.set(key, o)] = struct{}{}
+	p.exports.runs.set(key, o)
+	p.exports.dirty[key] = struct{}{}
 	p.delivered()
 	p.mu.Unlock()
 }
@@ -118,7 +118,8 @@ func (p *Publisher) SetSecrets(all []record.Record) {
 	}
 	d.of = nil
 	for _, r := range all {
-		p.exports.dirty[d.set(r.Key, &outcome{Record: r})] = struct{}{}
+		d.set(r.Key, &outcome{Record: r})
+		p.exports.dirty[r.Key] = struct{}{}
 	}
 	p.exports.mark(d.complete())
 	p.delivered()

@@ -12,8 +12,7 @@ import (
 
 // Bounds of what is sealed.
 const (
-	sealingKeyBytes = 32
-	maxMarkBytes    = 64
+	maxMarkBytes = 64
 	// sealedOverhead is more than sealing and its message add to a certificate with its key.
 	sealedOverhead = 1 << 10
 )
@@ -52,16 +51,16 @@ func (d decoder) sealed(ref cluster.Ref) ([]*cluster.Object, error) {
 }
 
 func checkSealingKey(key []byte) error {
-	if n := len(key); n != 0 && n != sealingKeyBytes {
-		return fmt.Errorf("has a sealing key of %d bytes, not %d", n, sealingKeyBytes)
+	if n := len(key); n != 0 && n != cluster.SealingKeyBytes {
+		return fmt.Errorf("has a sealing key of %d bytes, not %d", n, cluster.SealingKeyBytes)
 	}
 	return nil
 }
 
 func checkSealed(s *cluster.SealedSecret) error {
 	switch {
-	case len(s.Key) != sealingKeyBytes:
-		return fmt.Errorf("is sealed for a key of %d bytes, not %d", len(s.Key), sealingKeyBytes)
+	case len(s.Key) != cluster.SealingKeyBytes:
+		return fmt.Errorf("is sealed for a key of %d bytes, not %d", len(s.Key), cluster.SealingKeyBytes)
 	case len(s.Sealed) > cluster.MaxTravelBytes+sealedOverhead:
 		return fmt.Errorf("has %d bytes, at most %d travel", len(s.Sealed), cluster.MaxTravelBytes)
 	case len(s.Mark) > maxMarkBytes:
