@@ -1,6 +1,10 @@
 package explain
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/causeway-mesh/causeway/federation/resolve"
+)
 
 // normalize gives a path as Envoy's proxies see it once they have normalized it
 // (RFC 3986, section 6.2.2; our listeners ask for it): escapes of characters that
@@ -33,40 +37,16 @@ func normalize(path string) string {
 
 func normalizeSegment(s string) string {
 	const hex = "0123456789ABCDEF"
+	s = resolve.Unescape(s)
 	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case c == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0:
-			if x := byte(unhex(s[i+1])<<4 | unhex(s[i+2])); unreserved(x) {
-				b.WriteByte(x)
-			} else {
-				b.WriteString(s[i : i+3])
-			}
-			i += 2
-		case c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>`{}", c) >= 0:
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>`{}", c) >= 0 {
 			b.WriteByte('%')
 			b.WriteByte(hex[c>>4])
 			b.WriteByte(hex[c&15])
-		default:
+		} else {
 			b.WriteByte(c)
 		}
 	}
 	return b.String()
-}
-
-func unreserved(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'a' && c <= 'f':
-		return int(c-'a') + 10
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }

@@ -24,7 +24,7 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (*Match, error) {
 	var late error
 	switch m.PathType {
 	case PathExact, PathPrefix:
-		m.Path = unescape(m.Path)
+		m.Path = Unescape(m.Path)
 		if !strings.HasPrefix(m.Path, "/") {
 			return nil, fmt.Errorf("path %q does not begin with '/'", clip(m.Path))
 		}
@@ -99,15 +99,15 @@ func checkPath(p string) error {
 	return nil
 }
 
-// unescape undoes the escapes of characters that need none, as proxies do with the paths
+// Unescape undoes the escapes of characters that need none, as proxies do with the paths
 // of requests before they compare them (RFC 3986, section 6.2.2.2).
-func unescape(p string) string {
+func Unescape(p string) string {
 	if !strings.Contains(p, "%") {
 		return p
 	}
 	return escape.ReplaceAllStringFunc(p, func(e string) string {
 		c, err := strconv.ParseUint(e[1:], 16, 8)
-		if err != nil || strings.IndexByte(unreserved, byte(c)) < 0 {
+		if err != nil || !Unreserved(byte(c)) {
 			return e
 		}
 		return string(rune(c))
@@ -116,7 +116,11 @@ func unescape(p string) string {
 
 var escape = regexp.MustCompile(`%[0-9a-fA-F]{2}`)
 
-const unreserved = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+// Unreserved tells whether a character needs no escape in any part of a URI (RFC 3986,
+// section 2.3).
+func Unreserved(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0
+}
 
 // headerMatch reads a match of a header's value.
 func headerMatch(name, typ, value string) (ValueMatch, error) {

@@ -108,14 +108,11 @@ func stringMatcher(v resolve.ValueMatch) (*matcherv3.StringMatcher, error) {
 // encoded lets an exact value of a query parameter match however a client encodes
 // it: Envoy compares parameters as they were sent.
 func encoded(v resolve.ValueMatch) resolve.ValueMatch {
-	unreserved := func(c byte) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0
-	}
 	var expr strings.Builder
 	plain := true
 	for i := range len(v.Value) {
 		c := v.Value[i]
-		if unreserved(c) {
+		if resolve.Unreserved(c) {
 			expr.WriteString(regexp.QuoteMeta(string(c)))
 			continue
 		}
