@@ -14,7 +14,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +91,7 @@ func TestCertificateRefusesWhatEnvoyDoes(t *testing.T) {
 		if c.template.Subject.Organization == nil {
 			c.template.DNSNames = []string{"a.example.com"}
 		}
-		cert, key := pair(t, &c.template, c.key)
+		cert, key := resolvetest.Sign(t, c.template, c.key)
 		checkCertificate(t, name, cert, key, c.says)
 	}
 	cert, key := resolvetest.PEM(t, "a.example.com")
@@ -107,23 +106,6 @@ func checkCertificate(t *testing.T, name string, cert, key []byte, says string) 
 	case says != "" && (err == nil || !strings.Contains(err.Error(), says)):
 		t.Errorf("%s: %v, should say %q", name, err, says)
 	}
-}
-
-func pair(t *testing.T, template *x509.Certificate, key crypto.Signer) (certPEM, keyPEM []byte) {
-	t.Helper()
-	template.SerialNumber = big.NewInt(1)
-	if template.NotAfter.IsZero() {
-		template.NotAfter = time.Now().Add(time.Hour)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }
 
 func rsaKey(t *testing.T, bits int) crypto.Signer {

@@ -14,7 +14,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -450,7 +449,7 @@ func (w *world) nothingSetAside() {
 func (w *world) certificates() {
 	w.Helper()
 	cert, key := resolvetest.PEM(w, "good.example.com")
-	_, otherKey := signed(w, &x509.Certificate{}, mustKey(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
+	_, otherKey := resolvetest.Sign(w, x509.Certificate{}, mustKey(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
 	secret := func(namespace, name string, kind corev1.SecretType, data map[string][]byte) {
 		w.Helper()
 		if _, err := w.core.CoreV1().Secrets(namespace).Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Type: kind, Data: data}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -461,9 +460,9 @@ func (w *world) certificates() {
 		w.Helper()
 		secret(ns, name, corev1.SecretTypeTLS, map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key})
 	}
-	made := func(name string, template *x509.Certificate, key crypto.Signer) {
+	made := func(name string, template x509.Certificate, key crypto.Signer) {
 		w.Helper()
-		c, k := signed(w, template, key)
+		c, k := resolvetest.Sign(w, template, key)
 		pair(name, c, k)
 	}
 	pair("good", cert, key)
@@ -473,11 +472,11 @@ func (w *world) certificates() {
 	secret(ns, "no-key", corev1.SecretTypeOpaque, map[string][]byte{corev1.TLSCertKey: cert})
 	secret(ns, "opaque", corev1.SecretTypeOpaque, map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key})
 	secret("other", "good", corev1.SecretTypeTLS, map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key})
-	named := func() *x509.Certificate { return &x509.Certificate{DNSNames: []string{"any.example.com"}} }
-	made("weak", named(), mustKey(rsa.GenerateKey(rand.Reader, 1024)))
-	made("curve", named(), mustKey(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)))
-	made("nameless", &x509.Certificate{Subject: pkix.Name{Organization: []string{"nobody"}}}, mustKey(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
-	past := named()
+	named := x509.Certificate{DNSNames: []string{"any.example.com"}}
+	made("weak", named, mustKey(rsa.GenerateKey(rand.Reader, 1024)))
+	made("curve", named, mustKey(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)))
+	made("nameless", x509.Certificate{Subject: pkix.Name{Organization: []string{"nobody"}}}, mustKey(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
+	past := named
 	past.NotAfter = time.Now().Add(-time.Hour)
 	made("expired", past, mustKey(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
 	for namespace, ca := range map[string]map[string]string{ns: {"garbage": "no certificate"}, "other": {"good": string(cert)}} {
@@ -495,22 +494,4 @@ func mustKey[K crypto.Signer](k K, err error) crypto.Signer {
 		panic(err) // there is no randomness
 	}
 	return k
-}
-
-// signed makes a certificate by its own key.
-func signed(t testing.TB, template *x509.Certificate, key crypto.Signer) (certPEM, keyPEM []byte) {
-	t.Helper()
-	template.SerialNumber = big.NewInt(1)
-	if template.NotAfter.IsZero() {
-		template.NotAfter = time.Now().Add(time.Hour)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }

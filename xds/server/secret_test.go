@@ -7,15 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"testing"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/causeway-mesh/causeway/federation/resolve/resolvetest"
 )
 
 // certificate makes a secret whose certificate is for the given name.
@@ -25,24 +24,12 @@ func certificate(t *testing.T, secret, name string) *tlsv3.Secret {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inline := func(kind string, der []byte) *corev3.DataSource {
-		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{
-			InlineBytes: pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}),
-		}}
+	cert, private := resolvetest.Sign(t, x509.Certificate{Subject: pkix.Name{CommonName: name}}, key)
+	inline := func(data []byte) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: data}}
 	}
 	return &tlsv3.Secret{Name: secret, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: inline("CERTIFICATE", cert), PrivateKey: inline("PRIVATE KEY", private),
+		CertificateChain: inline(cert), PrivateKey: inline(private),
 	}}}
 }
 

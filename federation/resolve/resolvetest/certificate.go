@@ -1,6 +1,7 @@
 package resolvetest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -30,7 +31,7 @@ type authority struct {
 
 var signingKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
 
-// Failer is what PEM needs of a test, be it testing's or rapid's.
+// Failer is what PEM and Sign need of a test, be it testing's or rapid's.
 type Failer interface {
 	Helper()
 	Fatal(args ...any)
@@ -43,13 +44,23 @@ func PEM(t Failer, hosts ...string) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: hosts,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	return Sign(t, x509.Certificate{Subject: pkix.Name{CommonName: "test"}, DNSNames: hosts,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}, k)
+}
+
+// Sign makes a certificate of a template that is signed with its own key. One that does
+// not say when it ends ends in an hour.
+func Sign(t Failer, template x509.Certificate, key crypto.Signer) (certPEM, keyPEM []byte) {
+	t.Helper()
+	template.SerialNumber = big.NewInt(1)
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
