@@ -99,6 +99,7 @@ type success struct {
 	generation int64
 	when       time.Time
 	began      time.Time // the last write that did not wait
+	heard      time.Time // the last change that came to nothing, as it was turned back
 	// turned and told are how many came soon after another since, at each pace.
 	turned, told int
 }
@@ -387,7 +388,7 @@ func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time, turns 
 		soonest = last.when.Add(turning.quiet)
 	}
 	switch {
-	case last.generation != generation, h == nil && now.Sub(last.when) > soon:
+	case last.generation != generation, h == nil && now.Sub(last.when) > soon && now.Sub(last.heard) > soon:
 		w.drop(ref)
 		return success{generation: generation}, false
 	case h != nil && h.ripe, !soonest.IsZero() && !now.Before(soonest):
@@ -414,12 +415,17 @@ func (w *Writer) hold(ref cluster.Ref, generation int64, since time.Time, turns 
 }
 
 // release ends that an object waits which has waited for nothing. One that waits yet goes on:
-// what turns to and fro is not new each time.
+// what turns to and fro is not new each time, nor is it when nothing was written for long
+// because it happened to have turned back whenever it was looked at.
 func (w *Writer) release(ref cluster.Ref) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if h := w.held[ref]; h != nil && h.ripe {
 		w.drop(ref)
+		if last, ok := w.written[ref]; ok {
+			last.heard = h.heard
+			w.written[ref] = last
+		}
 	}
 }
 

@@ -360,7 +360,7 @@ func TestTurns(t *testing.T) {
 			judge(i%2 == 0, "")
 			time.Sleep(4 * time.Millisecond)
 		}
-		time.Sleep(turning.longest)
+		time.Sleep(turning.longest + time.Second)
 		if n := written(); n < 8 || n > 25 || says() != metav1.ConditionFalse {
 			t.Errorf("40 s of turning gave %d writes, and it says %s", n-3, says())
 		}
