@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"errors"
-	"net"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 )
 
 const (
@@ -42,6 +43,7 @@ type ControlPlane struct {
 	Kubeconfig string
 
 	dir       string
+	ports     []*port.Reservation // the servers' own, whether these run or not
 	etcd      *process
 	apiserver *process
 	manager   *process // nil: there is none
@@ -61,44 +63,42 @@ func StartControlPlane(t testing.TB, o ControlPlaneOptions) *ControlPlane {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), controlPlaneTimeout)
 	defer cancel()
-	var c *ControlPlane
-	for {
-		c, err = newControlPlane(binary, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := c.stop(); err != nil {
-				t.Error(err)
-			}
-			if !t.Failed() {
-				return
-			}
-			for _, p := range c.processes() {
-				t.Logf("the end of %s's log:\n%s", p.name, tail(p.logPath(), 10))
-			}
-		})
-		err := c.start(ctx, binary, o)
-		if err == nil {
-			return c
-		}
-		if !errors.Is(err, errPortTaken) || ctx.Err() != nil {
-			t.Fatal(err)
-		}
-		t.Log("another process took a port; once more with others")
-		if err := c.stop(); err != nil {
-			t.Fatal(err)
-		}
-		dir = t.TempDir()
+	c, err := newControlPlane(binary, dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := c.stop(); err != nil {
+			t.Error(err)
+		}
+		if !t.Failed() {
+			return
+		}
+		for _, p := range c.processes() {
+			t.Logf("the end of %s's log:\n%s", p.name, tail(p.logPath(), 10))
+		}
+	})
+	if err := c.start(ctx, binary, o); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
-func newControlPlane(binary, dir string) (*ControlPlane, error) {
-	ports, err := freePorts(3)
-	if err != nil {
-		return nil, err
+func newControlPlane(binary, dir string) (c *ControlPlane, err error) {
+	c = &ControlPlane{dir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.stop())
+		}
+	}()
+	for range 3 {
+		r, err := port.Reserve(0)
+		if err != nil {
+			return nil, err
+		}
+		c.ports = append(c.ports, r)
 	}
-	client, peer, secure := ports[0], ports[1], ports[2]
+	client, peer, secure := "http://"+c.ports[0].Address(), "http://"+c.ports[1].Address(), c.ports[2]
 	ca, err := newAuthority(filepath.Join(dir, "pki"), "control plane")
 	if err != nil {
 		return nil, err
@@ -106,17 +106,15 @@ func newControlPlane(binary, dir string) (*ControlPlane, error) {
 	if err := ca.issueControlPlane("127.0.0.1", "localhost"); err != nil {
 		return nil, err
 	}
-	c := &ControlPlane{dir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig")}
-	if err := ca.kubeconfig(c.Kubeconfig, "control-plane", "https://127.0.0.1:"+secure, "admin"); err != nil {
+	if err := ca.kubeconfig(c.Kubeconfig, "control-plane", "https://"+secure.Address(), "admin"); err != nil {
 		return nil, err
 	}
 	if c.Config, err = adminConfig(c.Kubeconfig); err != nil {
 		return nil, err
 	}
-	etcdURL := "http://127.0.0.1:" + client
-	c.etcd = &process{dir: dir, name: "etcd", args: etcdArgs(binary, filepath.Join(dir, "data"), etcdURL, "http://127.0.0.1:"+peer)}
-	c.apiserver = &process{dir: dir, name: "kube-apiserver", args: append(apiserverArgs(binary, ca, etcdURL),
-		"--bind-address=127.0.0.1", "--secure-port="+secure,
+	c.etcd = &process{dir: dir, name: "etcd", args: etcdArgs(binary, filepath.Join(dir, "data"), client, peer)}
+	c.apiserver = &process{dir: dir, name: "kube-apiserver", args: append(apiserverArgs(binary, ca, client),
+		"--bind-address=127.0.0.1", "--secure-port="+strconv.Itoa(secure.Port()),
 		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", // endpoints can't be on loopback
 	)}
 	return c, nil
@@ -171,13 +169,19 @@ func (c *ControlPlane) stop() error {
 	for _, p := range c.processes() {
 		errs = append(errs, p.stop(syscall.SIGKILL, stopGrace)) // nothing of it is needed again
 	}
+	for _, r := range c.ports {
+		errs = append(errs, r.Close())
+	}
+	c.ports = nil
 	return errors.Join(errs...)
 }
 
 func (c *ControlPlane) processes() []*process {
-	all := []*process{c.apiserver, c.etcd}
-	if c.manager != nil {
-		all = append(all, c.manager)
+	var all []*process
+	for _, p := range []*process{c.apiserver, c.etcd, c.manager} {
+		if p != nil {
+			all = append(all, p)
+		}
 	}
 	return all
 }
@@ -208,20 +212,6 @@ func adminConfig(kubeconfig string) (*rest.Config, error) {
 	}
 	config.QPS = -1
 	return config, nil
-}
-
-// freePorts finds ports of loopback that are free now. They are held until all are found, so they differ.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	}
-	return ports, nil
 }
 
 // issueControlPlane issues what the API server and its clients need. hosts are those

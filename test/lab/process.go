@@ -85,17 +85,9 @@ func (p *process) stop(s syscall.Signal, grace time.Duration) error {
 	return os.Remove(p.pidPath())
 }
 
-// errPortTaken says that a port which was free a moment before is not any more.
-var errPortTaken = errors.New("another process has taken its port")
-
 // died describes an unexpected end, by the end of the log.
 func (p *process) died() error {
-	end := tail(p.logPath(), 12)
-	why := errors.New("it has ended")
-	if strings.Contains(end, syscall.EADDRINUSE.Error()) {
-		why = errPortTaken
-	}
-	return fmt.Errorf("%s: %w; the end of %s:\n%s", p.name, why, p.logPath(), end)
+	return fmt.Errorf("%s: it has ended; the end of %s:\n%s", p.name, p.logPath(), tail(p.logPath(), 12))
 }
 
 // tail gives a file's last lines.

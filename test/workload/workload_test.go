@@ -5,25 +5,27 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 )
 
-// port is one that is free for TCP and UDP now.
-func port(t *testing.T) string {
+// free is a port that is the test's own for TCP, and free for UDP.
+func free(t *testing.T) string {
 	t.Helper()
 	for range 20 {
-		l, err := net.Listen("tcp", ":0")
+		r, err := port.Reserve(0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, p, _ := net.SplitHostPort(l.Addr().String())
-		c, err := net.ListenPacket("udp", ":"+p)
-		l.Close()
-		if err == nil {
+		t.Cleanup(func() { _ = r.Close() })
+		p := strconv.Itoa(r.Port())
+		if c, err := net.ListenPacket("udp", ":"+p); err == nil {
 			c.Close()
 			return p
 		}
@@ -36,7 +38,7 @@ func port(t *testing.T) string {
 func TestClientAndServer(t *testing.T) {
 	t.Setenv("CLUSTER", "west")
 	t.Setenv("POD", "a")
-	p := port(t)
+	p := free(t)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, []string{"-http", p, "-udp", p}) }()

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 	"github.com/causeway-mesh/causeway/xds/envoy/envoytest"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
@@ -37,12 +37,8 @@ func newMesh(t *testing.T) *mesh {
 	m := &mesh{world: newWorld()}
 	m.clients.Transport = &http.Transport{DisableKeepAlives: true}
 	m.clients.Timeout = 10 * time.Second
-	m.serve(t, "127.0.0.1:0")
-	_, port, _ := net.SplitHostPort(m.address)
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := freePort(t)
+	m.serve(t, fmt.Sprintf("127.0.0.1:%d", n))
 	t.Cleanup(func() { m.grpc.Stop() })
 	envoytest.Follow(t, path, "p", n)
 	return m
@@ -142,20 +138,27 @@ func backend(t *testing.T, name string) int {
 	return s.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// reserve finds a free port and, until release is called, keeps it taken.
-func reserve(t *testing.T) (port int, release func()) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// takenPort is one of the test's own at which somebody listens until release is called.
+func takenPort(t *testing.T) (number int, release func()) {
+	t.Helper()
+	number = freePort(t)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", number))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().(*net.TCPAddr).Port, func() { _ = l.Close() }
+	return number, func() { _ = l.Close() }
 }
 
+// freePort is the test's own until it ends.
 func freePort(t *testing.T) int {
-	port, release := reserve(t)
-	release()
-	return port
+	t.Helper()
+	r, err := port.Reserve(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r.Port()
 }
 
 func TestRealEnvoy(t *testing.T) {
@@ -210,7 +213,7 @@ func TestRealEnvoy(t *testing.T) {
 	m.want(front, "/", "c")
 
 	// A listener whose port is taken stops no other, and heals.
-	taken, release := reserve(t)
+	taken, release := takenPort(t)
 	other := freePort(t)
 	m.change(func(w world) {
 		w.put(kindListener, "1", httpListener("taken", taken, "rds")).put(kindListener, "1", tcpListener("other", other, "two"))

@@ -188,7 +188,7 @@ func (m *member) runEnvoy(ctx context.Context, p translate.Proxy, dir, certs, se
 	// Names of unix sockets are short: a hash stands for the proxy.
 	sum := sha256.Sum256([]byte(p.ID()))
 	files, err := translate.Bootstrap(translate.BootstrapConfig{
-		Proxy: p, XDSAddress: m.xdsAddr, ServerID: server, Dir: dir, Credential: certs, ReadAuthoritiesOnce: true,
+		Proxy: p, XDSAddress: m.xds.Address(), ServerID: server, Dir: dir, Credential: certs, ReadAuthoritiesOnce: true,
 		AdminSocket: filepath.Join(m.s.dir.sockets, fmt.Sprintf("%x", sum[:8])),
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	"github.com/causeway-mesh/causeway/federation/gossip"
 	"github.com/causeway-mesh/causeway/federation/resolve"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
@@ -34,7 +35,7 @@ type member struct {
 	bindings  *bindings
 	source    *file.Source
 	relay     *relay
-	xdsAddr   string // the same for every incarnation of the agent
+	xds       *port.Reservation // the same for every incarnation of the agent
 	crossing  translate.Proxy
 
 	cancel context.CancelFunc
@@ -70,14 +71,6 @@ func newMember(s *supervisor, id cluster.ID) (*member, error) {
 	if !ok {
 		return nil, errors.New("no address for the crossing gateway")
 	}
-	// The port stays with the member: its Envoys' bootstraps name it.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("listen for xDS: %w", err)
-	}
-	m.xdsAddr = l.Addr().String()
-	l.Close()
-
 	cfg := file.Config{
 		Cluster: id, Dir: s.folder(id), Prefix: string(id), Logger: log, Schemas: s.schemas, Registerer: s.metrics.part("source-" + string(id)),
 		Meta: func(meta cluster.Meta) cluster.Meta {
@@ -91,8 +84,14 @@ func newMember(s *supervisor, id cluster.ID) (*member, error) {
 			return nil, err
 		}
 	}
-	m.source, err = file.New(cfg)
-	return m, err
+	if m.source, err = file.New(cfg); err != nil {
+		return nil, err
+	}
+	// The port stays with the member: its Envoys' bootstraps name it.
+	if m.xds, err = port.Reserve(0); err != nil {
+		return nil, fmt.Errorf("listen for xDS: %w", err)
+	}
+	return m, nil
 }
 
 // podAddresses gives pods of one cluster their addresses out of the common pool.
@@ -154,6 +153,7 @@ func (m *member) stop() {
 	m.stopAgent()
 	<-m.done
 	m.bindings.release()
+	_ = m.xds.Close()
 }
 
 // startAgent runs the agent, and a new incarnation of it whenever it ends by itself.
@@ -178,7 +178,7 @@ func (m *member) runAgent() error {
 		cancel()
 		return err
 	}
-	xds, err := net.Listen("tcp", m.xdsAddr)
+	xds, err := net.Listen("tcp", m.xds.Address())
 	if err != nil {
 		cancel()
 		return errors.Join(fmt.Errorf("listen for xDS: %w", err), store.Close())

@@ -4,7 +4,6 @@ package roottest
 import (
 	"context"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/causeway-mesh/causeway/cmd/causeway/root"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 )
 
 // Run runs `causeway args`, with nothing in its environment, until it or ctx ends.
@@ -24,16 +24,16 @@ func Run(ctx context.Context, out, errs io.Writer, args ...string) error {
 	return cmd.ExecuteContext(ctx)
 }
 
-// Addresses are n of loopback that nobody listens on.
+// Addresses are n of loopback that are the test's until it ends: nobody listens there.
 func Addresses(t *testing.T, n int) (out []string) {
 	t.Helper()
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		r, err := port.Reserve(0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
+		t.Cleanup(func() { _ = r.Close() })
+		out = append(out, r.Address())
 	}
 	return out
 }

@@ -30,6 +30,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
+
+	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded/port"
 )
 
 // Config of a Server. CA, Cert and Key are PEM, and required.
@@ -65,7 +67,7 @@ type Server struct {
 	cfg Config
 
 	mu      sync.Mutex // guards all below; held during Start and Stop
-	ports   []*reservation
+	ports   []*port.Reservation
 	lock    *os.File // of the directory; held as long as the ports
 	etcd    *embed.Etcd
 	hangUp  context.CancelFunc // ends all streams of clients
@@ -147,7 +149,7 @@ func (s *Server) Running() bool {
 }
 
 func (s *Server) url(i int) *url.URL {
-	return &url.URL{Scheme: "https", Host: "127.0.0.1:" + strconv.Itoa(s.ports[i].port)}
+	return &url.URL{Scheme: "https", Host: "127.0.0.1:" + strconv.Itoa(s.ports[i].Port())}
 }
 
 // Start starts the server and returns when it serves. Starting a running server
@@ -268,7 +270,7 @@ func (s *Server) Close() error {
 func (s *Server) release() error {
 	var errs []error
 	for _, p := range s.ports {
-		errs = append(errs, p.close())
+		errs = append(errs, p.Close())
 	}
 	s.ports = nil
 	if s.lock != nil {
@@ -305,21 +307,21 @@ func (s *Server) reserve() (err error) {
 		}
 	}
 	for i := range numPorts {
-		port := 0
+		number := 0
 		if i == clientPort {
-			port = wish
+			number = wish
 		}
-		r, err := reservePort(port)
-		if err != nil && port != 0 && s.cfg.Port == 0 {
-			s.cfg.Logger.Warn("the embedded store's former port is taken, it moves to another", "port", port, "error", err)
-			r, err = reservePort(0)
+		r, err := port.Reserve(number)
+		if err != nil && number != 0 && s.cfg.Port == 0 {
+			s.cfg.Logger.Warn("the embedded store's former port is taken, it moves to another", "port", number, "error", err)
+			r, err = port.Reserve(0)
 		}
 		if err != nil {
-			return fmt.Errorf("port %d of 127.0.0.1: %w", port, err)
+			return fmt.Errorf("port %d of 127.0.0.1: %w", number, err)
 		}
 		s.ports = append(s.ports, r)
 	}
-	return os.WriteFile(portFile, []byte(strconv.Itoa(s.ports[clientPort].port)+"\n"), 0o600)
+	return os.WriteFile(portFile, []byte(strconv.Itoa(s.ports[clientPort].Port())+"\n"), 0o600)
 }
 
 func (s *Server) etcdConfig(f files, streams context.Context) (*embed.Config, error) {

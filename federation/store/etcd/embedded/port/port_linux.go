@@ -1,23 +1,23 @@
-package embedded
+package port
 
 import (
 	"fmt"
 	"syscall"
 )
 
-// reservation is a port of 127.0.0.1 that is bound but not listened on: nobody is
+// Reservation is a port of 127.0.0.1 that is bound but not listened on: nobody is
 // given it as a free or ephemeral port, connections to it are refused, and a
-// listener with SO_REUSEADDR, as Go's have it, can still be opened there. So the
-// port is safe both before etcd listens and while it is stopped.
-type reservation struct{ port, fd int }
+// listener with SO_REUSEADDR, as Go's and Envoy's have it, can still be opened there. So
+// the port is safe before its owner listens, while it is stopped, and after a restart.
+type Reservation struct{ port, fd int }
 
-// reservePort takes the given port, or a free one if it is 0.
-func reservePort(port int) (*reservation, error) {
+// Reserve takes the given TCP port, or a free one if it is 0, until Close.
+func Reserve(port int) (*Reservation, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	r, err := bindPort(fd, port)
+	r, err := bind(fd, port)
 	if err != nil {
 		syscall.Close(fd) //nolint:errcheck // the bind error is the one that matters
 		return nil, err
@@ -25,7 +25,7 @@ func reservePort(port int) (*reservation, error) {
 	return r, nil
 }
 
-func bindPort(fd, port int) (*reservation, error) {
+func bind(fd, port int) (*Reservation, error) {
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return nil, err
 	}
@@ -40,7 +40,8 @@ func bindPort(fd, port int) (*reservation, error) {
 	if !ok {
 		return nil, fmt.Errorf("unexpected socket address %T", sa)
 	}
-	return &reservation{port: in4.Port, fd: fd}, nil
+	return &Reservation{port: in4.Port, fd: fd}, nil
 }
 
-func (r *reservation) close() error { return syscall.Close(r.fd) }
+// Close gives the port up. Who listens there goes on.
+func (r *Reservation) Close() error { return syscall.Close(r.fd) }
