@@ -273,12 +273,12 @@ func (u usage) less(rest usage, d time.Duration) usage {
 		}
 		return 0
 	}
-	return usage{max(0, u.CPU-time.Duration(float64(rest.CPU)*d.Seconds())), f(u.Allocs, rest.Allocs), f(u.Bytes, rest.Bytes), u.GC, f(u.Written, rest.Written)}
+	return usage{max(0, u.CPU-time.Duration(float64(rest.CPU)*d.Seconds())), f(u.Allocs, rest.Allocs), f(u.Bytes, rest.Bytes), f(u.Written, rest.Written)}
 }
 
 func (u usage) per(n int) usage {
 	k := uint64(n)
-	return usage{u.CPU / time.Duration(n), u.Allocs / k, u.Bytes / k, u.GC / time.Duration(n), u.Written / k}
+	return usage{u.CPU / time.Duration(n), u.Allocs / k, u.Bytes / k, u.Written / k}
 }
 
 // coldStart kills the agent of a cluster and starts it with nothing on disk and

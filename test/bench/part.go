@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"runtime/pprof"
 	"strconv"
@@ -74,6 +75,10 @@ func runPart(in io.Reader, out io.Writer) error {
 			resp.Usage, err = used()
 		case r.Heap:
 			resp.Heap, err = live()
+		case r.Hold:
+			resp.Cycle, err = hold()
+		case r.Resume:
+			debug.SetGCPercent(100)
 		case r.Profile != "":
 			err = prof.request(r.Profile)
 		default:
@@ -94,12 +99,11 @@ func used() (usage, error) {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
 		return usage{}, err
 	}
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/cpu/classes/gc/total:cpu-seconds"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	u := usage{
 		CPU:    time.Duration(ru.Utime.Nano() + ru.Stime.Nano()),
 		Allocs: sample[0].Value.Uint64(), Bytes: sample[1].Value.Uint64(),
-		GC: time.Duration(sample[2].Value.Float64() * float64(time.Second)),
 	}
 	var err error
 	u.Written, err = procField("/proc/self/io", "write_bytes:")
@@ -139,6 +143,28 @@ func live() (heap, error) {
 	runtime.ReadMemStats(&m)
 	rss, err := procField("/proc/self/status", "VmRSS:")
 	return heap{Live: m.HeapAlloc, Objects: m.HeapObjects, Resident: rss << 10}, err
+}
+
+// hold collects garbage, measures what that takes, and lets no more be collected until
+// the next request says so.
+func hold() (cycle, error) {
+	runtime.GC() // so that those measured find nothing to free
+	before, err := used()
+	if err != nil {
+		return cycle{}, err
+	}
+	const times = 2
+	for range times {
+		runtime.GC()
+	}
+	after, err := used()
+	if err != nil {
+		return cycle{}, err
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	debug.SetGCPercent(-1)
+	return cycle{CPU: (after.CPU - before.CPU) / times, Room: m.NextGC - min(m.NextGC, m.HeapAlloc)}, nil
 }
 
 // profiler writes profiles for who wants to know what a number is made of.

@@ -62,6 +62,8 @@ type request struct {
 	Peers   []string
 	Usage   bool // what was used so far
 	Heap    bool // what is live
+	Hold    bool // collect garbage, then no more until Resume
+	Resume  bool
 	Settle  *settle
 	Profile string // a folder: profile until the next request with "-"
 }
@@ -92,6 +94,7 @@ type response struct {
 	Revision int64
 	Usage    usage
 	Heap     heap
+	Cycle    cycle
 }
 
 // usage is what a process has used since its start.
@@ -99,16 +102,15 @@ type usage struct {
 	CPU     time.Duration // user and system
 	Allocs  uint64        // objects
 	Bytes   uint64
-	GC      time.Duration // CPU of the garbage collector, part of CPU
-	Written uint64        // bytes to disk, as the kernel counts them
+	Written uint64 // bytes to disk, as the kernel counts them
 }
 
 func (u usage) minus(o usage) usage {
-	return usage{u.CPU - o.CPU, u.Allocs - o.Allocs, u.Bytes - o.Bytes, u.GC - o.GC, u.Written - o.Written}
+	return usage{u.CPU - o.CPU, u.Allocs - o.Allocs, u.Bytes - o.Bytes, u.Written - o.Written}
 }
 
 func (u usage) plus(o usage) usage {
-	return usage{u.CPU + o.CPU, u.Allocs + o.Allocs, u.Bytes + o.Bytes, u.GC + o.GC, u.Written + o.Written}
+	return usage{u.CPU + o.CPU, u.Allocs + o.Allocs, u.Bytes + o.Bytes, u.Written + o.Written}
 }
 
 // heap is what a process holds.
@@ -116,6 +118,17 @@ type heap struct {
 	Live     uint64 // bytes of reachable objects
 	Objects  uint64
 	Resident uint64
+}
+
+// cycle is a collection of garbage: what it takes, and after how much there is another.
+type cycle struct {
+	CPU  time.Duration
+	Room uint64 // bytes allocated between two, as the runtime plans it
+}
+
+// share is what an allocation of so many bytes takes of collections to come.
+func (c cycle) share(bytes uint64) time.Duration {
+	return time.Duration(float64(c.CPU) * float64(bytes) / float64(max(1, c.Room)))
 }
 
 // process is the driver's end of a part.

@@ -282,6 +282,34 @@ func (s *set) usage() (total usage, err error) {
 	return total, nil
 }
 
+// hold keeps the agents from collecting garbage until resume, and says what a collection
+// takes in all of them together.
+func (s *set) hold() (total cycle, err error) {
+	for _, a := range s.agents {
+		if a == nil {
+			continue
+		}
+		r, err := a.ask(request{Hold: true})
+		if err != nil {
+			return total, err
+		}
+		total.CPU += r.Cycle.CPU
+		total.Room += r.Cycle.Room
+	}
+	return total, nil
+}
+
+func (s *set) resume() error {
+	var errs []error
+	for _, a := range s.agents {
+		if a != nil {
+			_, err := a.ask(request{Resume: true})
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (s *set) profile(into string) error {
 	for c, a := range s.agents {
 		if a == nil {
