@@ -21,7 +21,7 @@ import (
 	"github.com/causeway-mesh/causeway/cmd/causeway/mounted"
 	"github.com/causeway-mesh/causeway/federation/store"
 	"github.com/causeway-mesh/causeway/federation/store/etcd"
-	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/etcdtest"
 )
 
 // run is one command line; it gives what the command printed.
@@ -93,23 +93,7 @@ func TestLifeOfAClusterset(t *testing.T) {
 	if _, _, err := run(t, first...); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), filepath.Join(dir, "etcd")) {
 		t.Fatalf("without an etcd: %v", err)
 	}
-	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(dir, "etcd", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	server, err := embedded.New(embedded.Config{
-		Dir: t.TempDir(), CA: read("ca.crt"), Cert: read("tls.crt"), Key: read("tls.key"), Port: at.Port, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	etcdtest.Serve(t, filepath.Join(dir, "etcd"), at.Port)
 
 	// The folder remembers; --etcd needs to be said once.
 	for range 2 {

@@ -166,12 +166,12 @@ metadata: {name: somebody, namespace: default}
 		t.Fatal(err)
 	}
 	kubeconfig := grant(t, cp, api)
-	prod, server := clusterSet(t)
+	prod := roottest.Init(t, "prod")
 
 	xds, ids, probes, queries, data := roottest.Addresses(t, 2), roottest.Addresses(t, 2), roottest.Addresses(t, 2), roottest.Addresses(t, 2), []string{t.TempDir(), t.TempDir()}
 	config := filepath.Join(t.TempDir(), "agent.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "cluster: west\nclusterset: prod\nregion: eu\nstore: [%q]\nkubeconfig: %s\ncredentials: %s\nhandover: 500ms\ngossip: 127.0.0.1:0\nmetrics: 127.0.0.1:0\ncrossing-port: %s\n",
-		prod.endpoint, kubeconfig, prod.west, port(roottest.Addresses(t, 1)[0])), 0o600); err != nil {
+		prod.Store.Endpoint(), kubeconfig, prod.Add(t, "west", "eu"), port(roottest.Addresses(t, 1)[0])), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(i int) *running {
@@ -326,7 +326,7 @@ metadata: {name: somebody, namespace: default}
 	if err := cp.StopAPIServer(); err != nil {
 		t.Fatal(err)
 	}
-	server.Stop()
+	prod.Store.Stop()
 	agents[other].stop()
 	if healthy(probes[other])() == nil {
 		t.Fatal("a stopped agent is ready")
@@ -340,7 +340,7 @@ metadata: {name: somebody, namespace: default}
 	}
 
 	// And back.
-	if err := server.Start(t.Context()); err != nil {
+	if err := prod.Store.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := cp.StartAPIServer(t.Context()); err != nil {

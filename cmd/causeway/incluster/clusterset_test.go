@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +29,6 @@ import (
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cmd/causeway/agent"
 	"github.com/causeway-mesh/causeway/cmd/causeway/root/roottest"
-	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
 
@@ -73,55 +69,6 @@ func grant(t *testing.T, cp *lab.ControlPlane, api typed.Interface) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// administered is a clusterset whose store is there: what its administrator has, and the
-// credentials of an agent of west and of a hub.
-type administered struct{ endpoint, api, dir, west, hub string }
-
-// The store of a clusterset, as an administrator sets it up, and what the agents of a
-// cluster get of it.
-func clusterSet(t *testing.T) (prod administered, server *embedded.Server) {
-	t.Helper()
-	at := roottest.Addresses(t, 2)
-	endpoint := "https://" + at[0]
-	dir, values := filepath.Join(t.TempDir(), "prod"), filepath.Join(t.TempDir(), "hub.yaml")
-	init := []string{"clusterset", "init", "prod", "--dir", dir, "--etcd", endpoint, "--api", at[1], "--values", values}
-	if err := roottest.Run(t.Context(), io.Discard, io.Discard, append(init, "--wait", "1ms")...); err == nil {
-		t.Fatal("there is no etcd yet")
-	}
-	addr, err := net.ResolveTCPAddr("tcp", at[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(dir, "etcd", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	if server, err = embedded.New(embedded.Config{
-		Dir: t.TempDir(), CA: file("ca.crt"), Cert: file("tls.crt"), Key: file("tls.key"), Port: addr.Port, Logger: slog.New(slog.DiscardHandler),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	if err := roottest.Run(t.Context(), io.Discard, io.Discard, init...); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := roottest.Run(t.Context(), &out, io.Discard, "cluster", "add", "west", "--dir", dir, "--region", "eu"); err != nil {
-		t.Fatal(err)
-	}
-	ofHub, err := os.ReadFile(values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return administered{endpoint: endpoint, api: at[1], dir: dir, west: roottest.Mount(t, out.Bytes()), hub: roottest.Mount(t, ofHub)}, server
 }
 
 // askByToken calls an agent's query API as a ServiceAccount, with its token and the
@@ -176,17 +123,17 @@ func askByToken(t *testing.T, cp *lab.ControlPlane, address, roots string, token
 
 // What an administrator forbids at a hub, the ServiceExport says, and the import goes; so
 // with a quota; and all is back when the policy is gone.
-func policies(t *testing.T, prod administered, exported, imported func() error, exports dynamic.ResourceInterface) {
+func policies(t *testing.T, prod *roottest.ClusterSet, exported, imported func() error, exports dynamic.ResourceInterface) {
 	t.Helper()
 	at := roottest.Addresses(t, 2)
-	h := start(t, "hub", "hub", "--clusterset", "prod", "--credentials", prod.hub, "--store", prod.endpoint, "--replica", "0",
-		"--listen", prod.api, "--gossip", "127.0.0.1:0", "--metrics", at[0], "--probe", at[1])
+	h := start(t, "hub", "hub", "--clusterset", "prod", "--credentials", prod.Hub, "--store", prod.Store.Endpoint(), "--replica", "0",
+		"--listen", prod.API, "--gossip", "127.0.0.1:0", "--metrics", at[0], "--probe", at[1])
 	defer h.stop()
 	eventually(t, 20*time.Second, "the hub ready", healthy(at[1]))
 	causeway := func(args ...string) {
 		t.Helper()
 		var out bytes.Buffer
-		if err := roottest.Run(t.Context(), &out, &out, append(args, "--state", prod.dir)...); err != nil {
+		if err := roottest.Run(t.Context(), &out, &out, append(args, "--state", prod.Dir)...); err != nil {
 			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, &out)
 		}
 	}

@@ -10,9 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -20,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/causeway-mesh/causeway/federation/store/etcd/embedded"
+	"github.com/causeway-mesh/causeway/federation/store/etcd/etcdtest"
 	"github.com/causeway-mesh/causeway/test/lab"
 )
 
@@ -94,23 +92,7 @@ func (f *Fleet) StartStore(t testing.TB) {
 	if _, err := Output(t.Context(), nil, f.binary, append(args, "--wait", "1ms")...); err == nil {
 		t.Fatal("there is no etcd yet, and yet it is ready")
 	}
-	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(f.Dir, "etcd", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	s, err := embedded.New(embedded.Config{
-		Dir: t.TempDir(), CA: read("ca.crt"), Cert: read("tls.crt"), Key: read("tls.key"), Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := etcdtest.Serve(t, filepath.Join(f.Dir, "etcd"), 0)
 	f.store = &relay{to: strings.TrimPrefix(s.Endpoint(), "https://"), conns: map[net.Conn]bool{}}
 	go f.store.serve(l)
 	f.Run(t, nil, f.binary, args...)

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -120,7 +122,30 @@ type Server struct {
 func Start(t testing.TB, clusters ...string) *Server {
 	t.Helper()
 	a := NewAuthority(t)
-	e, err := embedded.New(a.ServerConfig(t, t.TempDir()))
+	s := &Server{Server: start(t, a.ServerConfig(t, t.TempDir())), Authority: a}
+	if err := etcd.Bootstrap(t.Context(), s.Connect(t, etcd.AdminUser), clusters...); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Serve starts an etcd without users, with the ca.crt, tls.crt and tls.key of a folder, and
+// stops it when the test ends. Port 0 is any that is free.
+func Serve(t testing.TB, folder string, port int) *embedded.Server {
+	t.Helper()
+	read := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	return start(t, embedded.Config{Dir: t.TempDir(), CA: read("ca.crt"), Cert: read("tls.crt"), Key: read("tls.key"), Port: port, Logger: slog.New(slog.DiscardHandler)})
+}
+
+func start(t testing.TB, cfg embedded.Config) *embedded.Server {
+	t.Helper()
+	e, err := embedded.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,11 +157,7 @@ func Start(t testing.TB, clusters ...string) *Server {
 			t.Error(err)
 		}
 	})
-	s := &Server{Server: e, Authority: a}
-	if err := etcd.Bootstrap(t.Context(), s.Connect(t, etcd.AdminUser), clusters...); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return e
 }
 
 // Connect returns a client of the server for a user; change may alter its
