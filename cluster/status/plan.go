@@ -309,18 +309,7 @@ func (p planner) gateway(old *gatewayv1.GatewayStatus, v *Verdict) any {
 	}
 	next := old.DeepCopy()
 	next.Conditions = p.conditions(old.Conditions, v.Conditions, "gateway")
-	next.Listeners = make([]gatewayv1.ListenerStatus, 0, len(v.Listeners))
-	for _, l := range v.Listeners {
-		var was []metav1.Condition
-		for i := range old.Listeners {
-			if string(old.Listeners[i].Name) == l.Name {
-				was = old.Listeners[i].Conditions
-			}
-		}
-		next.Listeners = append(next.Listeners, gatewayv1.ListenerStatus{
-			Name: gatewayv1.SectionName(l.Name), AttachedRoutes: l.AttachedRoutes, SupportedKinds: kinds(l), Conditions: p.conditions(was, l.Conditions, "listener"),
-		})
-	}
+	next.Listeners = listeners(p, old.Listeners, v.Listeners)
 	next.AttachedListenerSets = v.AttachedListenerSets
 	if v.Addresses != nil {
 		next.Addresses = v.Addresses
@@ -334,19 +323,25 @@ func (p planner) set(old *gatewayv1.ListenerSetStatus, v *Verdict) any {
 	}
 	next := old.DeepCopy()
 	next.Conditions = p.conditions(old.Conditions, v.Conditions, "set")
-	next.Listeners = make([]gatewayv1.ListenerEntryStatus, 0, len(v.Listeners))
-	for _, l := range v.Listeners {
-		var was []metav1.Condition
-		for i := range old.Listeners {
-			if string(old.Listeners[i].Name) == l.Name {
-				was = old.Listeners[i].Conditions
-			}
-		}
-		next.Listeners = append(next.Listeners, gatewayv1.ListenerEntryStatus{
-			Name: gatewayv1.SectionName(l.Name), AttachedRoutes: l.AttachedRoutes, SupportedKinds: kinds(l), Conditions: p.conditions(was, l.Conditions, "listener"),
-		})
-	}
+	next.Listeners = listeners(p, old.Listeners, v.Listeners)
 	return next
+}
+
+// listeners puts those that are wanted in the place of those that are there. The entries of
+// a ListenerSet have the fields of a Gateway's listeners.
+func listeners[E gatewayv1.ListenerStatus | gatewayv1.ListenerEntryStatus](p planner, old []E, want []Listener) []E {
+	was := make(map[string][]metav1.Condition, len(old))
+	for _, e := range old {
+		l := gatewayv1.ListenerStatus(e)
+		was[string(l.Name)] = l.Conditions
+	}
+	out := make([]E, 0, len(want))
+	for _, l := range want {
+		out = append(out, E(gatewayv1.ListenerStatus{
+			Name: gatewayv1.SectionName(l.Name), AttachedRoutes: l.AttachedRoutes, SupportedKinds: kinds(l), Conditions: p.conditions(was[l.Name], l.Conditions, "listener"),
+		}))
+	}
+	return out
 }
 
 // kinds is never nil: a Gateway's listener has to name its kinds even if there are

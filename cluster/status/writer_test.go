@@ -49,6 +49,20 @@ func newServer(t *testing.T, delay time.Duration) *server {
 	return s
 }
 
+// run has the Writer run until stop.
+func (s *server) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.w.Run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func (s *server) live(ref cluster.Ref) (*kubernetes.Live, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,9 +162,7 @@ func TestWriter(t *testing.T) {
 		if len(s.writes) > 0 {
 			t.Fatalf("written without a leader: %v", s.writes)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- s.w.Run(ctx) }()
+		stop := s.run(t)
 		s.edit(func() {
 			for _, ref := range all {
 				s.verdicts[ref] = verdict(1, true)
@@ -230,17 +242,12 @@ func TestWriter(t *testing.T) {
 		check("after an outage", map[cluster.Ref]int{route(3): 1})
 
 		// The next leader looks at everything and has nothing to do.
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		ctx, cancel = context.WithCancel(t.Context())
-		go func() { ended <- s.w.Run(ctx) }()
+		stop()
+		stop = s.run(t)
 		s.w.Touch(all)
 		time.Sleep(10 * time.Second)
 		check("a new leader", map[cluster.Ref]int{})
-		cancel()
-		<-ended
+		stop()
 		time.Sleep(time.Minute) // timers
 	})
 }
@@ -251,12 +258,7 @@ func TestPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, 3*time.Millisecond)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			_ = s.w.Run(ctx)
-		}()
+		stop := s.run(t)
 		ref := cluster.Ref{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: "busy"}
 		judge := func(generation int64, message string) {
 			s.mu.Lock()
@@ -299,8 +301,7 @@ func TestPace(t *testing.T) {
 		judge(2, "of the next generation")
 		time.Sleep(20 * time.Millisecond)
 		says("of the next generation", 4)
-		cancel()
-		<-ended
+		stop()
 	})
 }
 
@@ -310,12 +311,7 @@ func TestTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, 3*time.Millisecond)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			_ = s.w.Run(ctx)
-		}()
+		stop := s.run(t)
 		ref := cluster.Ref{Kind: cluster.KindHTTPRoute, Namespace: "app", Name: "waited-for"}
 		judge := func(ok bool, message string) {
 			s.mu.Lock()
@@ -364,8 +360,7 @@ func TestTurns(t *testing.T) {
 		if n := written(); n < 8 || n > 25 || says() != metav1.ConditionFalse {
 			t.Errorf("40 s of turning gave %d writes, and it says %s", n-3, says())
 		}
-		cancel()
-		<-ended
+		stop()
 		time.Sleep(time.Minute) // timers
 	})
 }
@@ -389,13 +384,8 @@ func TestPaceOfCounts(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newServer(t, 3*time.Millisecond)
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan struct{})
-				go func() {
-					defer close(ended)
-					_ = s.w.Run(ctx)
-				}()
-				defer func() { cancel(); <-ended; time.Sleep(time.Hour) }() // timers
+				stop := s.run(t)
+				defer func() { stop(); time.Sleep(time.Hour) }() // timers
 				chance := rand.New(rand.NewPCG(1, 1))
 				ref := cluster.Ref{Kind: cluster.KindGateway, Namespace: "app", Name: "busy"}
 				s.edit(func() { s.store(ref, 1, &gatewayv1.GatewayStatus{}) })
