@@ -145,26 +145,26 @@ func (m *merger) overQuota(id cluster.ID, rules *policy.Rules) map[string]string
 	}
 	type item struct {
 		key, subject string
-		run          bool
+		turn         int // a run's comes after all others'
 		created      int64
 		bytes        int64
 	}
 	items := make([]item, 0, u.objects)
 	m.records.Root().WalkPrefix([]byte(store.ClustersPrefix+string(id)+"/"), func(key []byte, kv store.KV) bool {
 		tail := key[len(store.ClustersPrefix)+len(id)+1:]
-		if section, _, _ := strings.Cut(string(tail), "/"); !free(store.Section(section)) {
-			items = append(items, item{kv.Key, subjectOf(kv.Key), store.Section(section) == store.SectionRuns, kv.CreateRevision, size(kv)})
+		section, _, _ := strings.Cut(string(tail), "/")
+		if free(store.Section(section)) {
+			return false
 		}
+		i := item{key: kv.Key, subject: subjectOf(kv.Key), created: kv.CreateRevision, bytes: size(kv)}
+		if store.Section(section) == store.SectionRuns {
+			i.turn = 1
+		}
+		items = append(items, i)
 		return false
 	})
 	slices.SortFunc(items, func(a, b item) int {
-		if a.run != b.run {
-			if b.run {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.subject, b.subject), cmp.Compare(a.key, b.key))
+		return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.created, b.created), cmp.Compare(a.subject, b.subject), cmp.Compare(a.key, b.key))
 	})
 	over := map[string]string{}
 	var have usage
