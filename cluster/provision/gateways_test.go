@@ -81,12 +81,12 @@ func (r *gatewayRig) want(n Name, g *Gateway) {
 
 func (r *gatewayRig) await(what string, ok func() bool) {
 	r.t.Helper()
-	deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+	deadline, tick := time.Now().Add(patience), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
 			s, known := r.gateways.Standing(edge)
-			r.t.Fatalf("%s: not after 30 s; it stands %+v %v; problems %v; there is %v", what, s, known, r.gateways.Problems(), r.versions())
+			r.t.Fatalf("%s: not after a minute; it stands %+v %v; problems %v; there is %v", what, s, known, r.gateways.Problems(), r.versions())
 		}
 		<-tick.C
 	}
