@@ -54,13 +54,23 @@ func TestLarge(t *testing.T) {
 	// A fresh API server asks for patience with kinds that nobody has read before.
 	client := asAgent(t, cp)
 	first := run(t, kubernetes.Config{Client: client})
-	first.await(t, 60*time.Second, "the first full set", func() bool { return first.synced })
+	first.await(t, "the first full set", func() bool { return first.synced })
 	first.stop()
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
+	// How fast this machine is just now: the bare lists, by another client, decoded from JSON.
+	// They take some 150 ms where nobody else works.
+	bare := time.Now()
+	if _, err := api.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.DiscoveryV1().EndpointSlices("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	most := max(5*time.Second, 20*time.Since(bare))
 	w := run(t, kubernetes.Config{Client: client})
-	took := w.await(t, 30*time.Second, "the first full set", func() bool { return w.synced })
+	took := w.await(t, "the first full set", func() bool { return w.synced })
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	n := 0
@@ -72,8 +82,8 @@ func TestLarge(t *testing.T) {
 	if n != services*endpoints {
 		t.Errorf("%d endpoints", n)
 	}
-	t.Logf("%d Services with %d endpoints each were read in %s; %d KiB more in the heap", services, endpoints, took.Round(time.Millisecond), (after.HeapAlloc-before.HeapAlloc)>>10)
-	if took > 5*time.Second {
-		t.Errorf("reading took %s", took)
+	t.Logf("%d Services with %d endpoints each were read in %s, of at most %s; %d KiB more in the heap", services, endpoints, took.Round(time.Millisecond), most.Round(time.Millisecond), (after.HeapAlloc-before.HeapAlloc)>>10)
+	if took > most {
+		t.Errorf("reading took %s; want %s", took, most)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -51,13 +52,15 @@ type world struct {
 	problems []cluster.Problem
 	synced   bool
 	batches  int
-	live     map[cluster.Ref]int // how often OnLive named it
+	full     int                       // how many batches the first full set came in
+	live     map[cluster.Ref]int       // how often OnLive named it
+	when     map[cluster.Ref]time.Time // of the last event
 	changed  chan struct{}
 }
 
 func run(t *testing.T, cfg kubernetes.Config) *world {
 	t.Helper()
-	w := &world{objects: map[cluster.Ref]*cluster.Object{}, live: map[cluster.Ref]int{}, changed: make(chan struct{})}
+	w := &world{objects: map[cluster.Ref]*cluster.Object{}, live: map[cluster.Ref]int{}, when: map[cluster.Ref]time.Time{}, changed: make(chan struct{})}
 	cfg.Cluster = "west"
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	cfg.Registerer = prometheus.NewPedanticRegistry()
@@ -101,6 +104,7 @@ func (w *world) Deliver(_ context.Context, b cluster.Batch) error {
 	w.edit(func() {
 		w.batches++
 		for _, e := range b.Events {
+			w.when[e.Ref] = time.Now()
 			if e.Object == nil {
 				delete(w.objects, e.Ref)
 			} else {
@@ -113,16 +117,21 @@ func (w *world) Deliver(_ context.Context, b cluster.Batch) error {
 		if b.Problems != nil {
 			w.problems = *b.Problems
 		}
-		w.synced = w.synced || b.Synced
+		if b.Synced && !w.synced {
+			w.synced, w.full = true, w.batches
+		}
 	})
 	return nil
 }
 
+// patience is how long anything may take on a busy machine.
+const patience = time.Minute
+
 // await waits until ok holds of what was delivered, and tells how long that took.
-func (w *world) await(t *testing.T, most time.Duration, what string, ok func() bool) time.Duration {
+func (w *world) await(t *testing.T, what string, ok func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
-	deadline := time.After(most)
+	deadline := time.After(patience)
 	for {
 		w.mu.Lock()
 		good, changed := ok(), w.changed
@@ -135,24 +144,45 @@ func (w *world) await(t *testing.T, most time.Duration, what string, ok func() b
 		case <-deadline:
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			t.Fatalf("%s: not within %s; missing %v, problems %v, objects %v", what, most, w.Missing(), w.problems, maps.Keys(w.objects))
+			t.Fatalf("%s: not within %s; missing %v, problems %v, objects %v", what, patience, w.Missing(), w.problems, maps.Keys(w.objects))
 		}
 	}
 }
 
 func (w *world) has(ref cluster.Ref) bool { return w.objects[ref] != nil }
 
+// awaitOwn waits for what an API server makes by itself in its first seconds.
+func (w *world) awaitOwn(t *testing.T) {
+	t.Helper()
+	own := []cluster.Ref{ref(cluster.KindService, "default", "kubernetes")}
+	for _, ns := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
+		own = append(own, ref(cluster.KindNamespace, "", ns))
+	}
+	w.await(t, "the API server's own objects", func() bool { return !slices.ContainsFunc(own, func(r cluster.Ref) bool { return !w.has(r) }) })
+}
+
 // current is all that was delivered, after Sync.
 func (w *world) current(t *testing.T) map[cluster.Ref]*cluster.Object {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	return w.known()
+}
+
+// known is all that was delivered by now; delivered, in how many batches that came.
+func (w *world) known() map[cluster.Ref]*cluster.Object {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return maps.Clone(w.objects)
+}
+
+func (w *world) delivered() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.batches
 }
 
 func ref(kind cluster.Kind, ns, name string) cluster.Ref {
