@@ -143,7 +143,7 @@ func TestPodAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = conn.Write([]byte("hello"))
 		var answer echo.Stream
 		if err := json.NewDecoder(conn).Decode(&answer); err != nil || answer.Pod != ep.Pod || answer.Data.Data != "hello" {
@@ -264,7 +264,7 @@ func TestCertificates(t *testing.T) {
 // until ticks a manager as its owner does, until a condition holds.
 func until(t testing.TB, m *Manager, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("never:", what)
 		}

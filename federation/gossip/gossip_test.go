@@ -126,7 +126,7 @@ func (i *island) five() []*member {
 // await waits until the condition holds of m's Members, by Watch alone.
 func await(t *testing.T, m *member, what string, ok func([]Member) bool) []Member {
 	t.Helper()
-	deadline := time.After(45 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		members, changed := m.Watch()
 		if ok(members) {
@@ -183,7 +183,7 @@ func awaitMetric(t *testing.T, m *member, name, label string, least float64) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); metric(t, m.reg, name, label) < least; <-tick.C {
+	for deadline := time.Now().Add(time.Minute); metric(t, m.reg, name, label) < least; <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %s{%s} is %v, not %v", m.Name(), name, label, metric(t, m.reg, name, label), least)
 		}
@@ -210,9 +210,7 @@ func TestMembersLearnOfEachOther(t *testing.T) {
 			t.Errorf("%s sees b at %s, not %s", m.Name(), b.Addr, addr)
 		}
 	}
-	if n := metric(t, all[0].reg, "causeway_gossip_members", "alive"); n != 5 {
-		t.Errorf("%v alive members counted", n)
-	}
+	awaitMetric(t, all[0], "causeway_gossip_members", "alive", 5) // on a busy machine one may be suspected for a moment
 
 	// The largest report there can be arrives, cut to what a packet holds.
 	large := Report{Revision: 43}
@@ -251,12 +249,9 @@ func TestDeathAndReturn(t *testing.T) {
 	all[3].crash = true
 	all[3].stop()
 	for _, m := range others {
-		members := await(t, m, "rid of d", func(ms []Member) bool { return find(ms, "d/0").State == MemberDead })
+		members := await(t, m, "rid of d alone", func(ms []Member) bool { return find(ms, "d/0").State == MemberDead && alive(ms) == 4 })
 		if d := find(members, "d/0"); d.Revision != 9 {
 			t.Errorf("what the dead member said is gone: %+v", d)
-		}
-		if alive(members) != 4 {
-			t.Errorf("%s sees %d alive, want 4", m.Name(), alive(members))
 		}
 	}
 	t.Logf("a crash was noticed by all after %s", time.Since(start).Round(time.Millisecond))
@@ -375,10 +370,12 @@ func TestForgedClaimsAreRefuted(t *testing.T) {
 			}
 		})
 	}
-	for _, node := range forger.Members() {
-		if node.Name == mc.Name {
-			continue
+	for _, m := range all { // whomever the forger takes for alive
+		addr, err := m.Addr(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
+		node := &memberlist.Node{Name: m.Name(), Addr: addr.Addr().AsSlice(), Port: addr.Port()}
 		for _, msg := range [][]byte{forged, []byte("rubbish"), {codecVersion}} {
 			if err := forger.SendReliable(node, msg); err != nil {
 				t.Fatal(err)
@@ -402,10 +399,12 @@ func TestForgedClaimsAreRefuted(t *testing.T) {
 func TestNameTaken(t *testing.T) {
 	t.Parallel()
 	i := newIsland(t)
-	first, second := i.start(RoleAgent, "a", "0"), i.start(RoleAgent, "b", "0")
+	// Nobody is taken for dead, however busy the machine: a dead one's name is free.
+	calm := func(c *Config) { c.Timing.SuspicionMult = 1000 }
+	first, second := i.start(RoleAgent, "a", "0", calm), i.start(RoleAgent, "b", "0", calm)
 	await(t, first, "two alive", func(ms []Member) bool { return alive(ms) == 2 })
 	addr, _ := second.Addr(t.Context())
-	i.start(RoleAgent, "b", "0")
+	i.start(RoleAgent, "b", "0", calm)
 	awaitMetric(t, first, "causeway_gossip_name_conflicts_total", "", 1)
 	if b := find(first.Members(), "b/0"); b.Addr != addr {
 		t.Errorf("b is at %s now, was at %s", b.Addr, addr)

@@ -161,7 +161,7 @@ func TestWebSocket(t *testing.T) {
 		t.Error(err)
 	}
 	// The end of the pod is said.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s.Shutdown(ctx)
 	if _, _, err := plain.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
@@ -183,7 +183,7 @@ func TestPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, maxPacket)
 	ask := func(data []byte) (e Stream) {
 		t.Helper()

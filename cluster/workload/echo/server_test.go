@@ -26,7 +26,7 @@ func run(t testing.TB, settings Settings) (*Server, string) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		s.Shutdown(ctx)
 		if err := <-done; err != nil {
@@ -138,7 +138,7 @@ func TestFirstBytesDecide(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			for _, piece := range c.sent {
 				if _, err := io.WriteString(conn, piece); err != nil {
 					t.Fatal(err)
@@ -162,7 +162,7 @@ func TestLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	_, _ = io.WriteString(conn, "one\r\ntwo\nthree")
 	_ = conn.(*net.TCPConn).CloseWrite()
 	answers := json.NewDecoder(conn)
@@ -223,7 +223,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(conn, "hello\n")
 		var s Stream
 		if err := json.NewDecoder(conn).Decode(&s); err != nil || s.Protocol != "TLS" || s.Identity != me || s.Data.Data != "hello" {
@@ -292,11 +292,12 @@ func TestShutdown(t *testing.T) {
 	if _, err := bufio.NewReader(raw).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	for proto, client := range clients(t) {
+	all := clients(t)
+	for proto, client := range all {
 		get(t, client, "http://"+addr, nil) // the connection is there before
 		answered := make(chan int, 1)
 		go func() {
-			resp, err := client.Get("http://" + addr + "/?delay=500ms")
+			resp, err := client.Get("http://" + addr + "/running?delay=500ms")
 			if err != nil {
 				t.Log(proto, err)
 				answered <- 0
@@ -311,17 +312,21 @@ func TestShutdown(t *testing.T) {
 			}
 		}()
 	}
-	time.Sleep(100 * time.Millisecond) // the requests are under way
+	for deadline := time.Now().Add(time.Minute); s.received.of("/running") < uint64(len(all)); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the requests don't get there")
+		}
+	}
 	s.Stop()
 	if conn, err := net.Dial("tcp", addr); err == nil {
 		conn.Close()
 		t.Error("the port must be free")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s.Shutdown(ctx)
 	for _, c := range []net.Conn{quiet, raw} {
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, c); timedOut(err) {
 			t.Error("must be closed")
 		}
