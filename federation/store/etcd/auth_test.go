@@ -142,7 +142,7 @@ func TestRemoveCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Readers see it go at once, whole.
-	wctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	err = two.Watch(wctx, store.Root, start, func(b store.Batch) error {
 		if len(b.Events) == 0 {

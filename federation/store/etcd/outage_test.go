@@ -48,7 +48,7 @@ func (s *states) count() int {
 // wait waits for the n-th report.
 func (s *states) wait(t *testing.T, n int) (bool, error) {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		s.mu.Lock()
 		got, errs := slices.Clone(s.list), slices.Clone(s.errs)
@@ -95,7 +95,7 @@ func next(t *testing.T, evs <-chan store.Event) store.Event {
 	select {
 	case e := <-evs:
 		return e
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no event came")
 		return store.Event{}
 	}
@@ -132,13 +132,16 @@ func TestWatchResumesFast(t *testing.T) {
 	begin := time.Now()
 	other := etcdtest.Connect(t, p.Authority, p.endpoint, etcd.AdminUser)
 	mustPut(t, other, "3")
+	fresh := time.Since(begin)
 	if e := next(t, evs); string(e.Value) != "3" {
 		t.Errorf("event %s", e.Value)
 	}
 	d := time.Since(begin)
-	t.Logf("resumed %v after the return of the server", d)
-	if d > 2*time.Second {
-		t.Errorf("the watch needed %v to resume", d)
+	// A client that starts now needs as long for its first write as this machine lets it.
+	most := max(2*time.Second, 4*fresh)
+	t.Logf("resumed %v after the return of the server, where a new client needed %v", d, fresh)
+	if d > most {
+		t.Errorf("the watch needed %v to resume; want %v", d, most)
 	}
 	if ok, _ := up.wait(t, 3); !ok {
 		t.Error("no report of the return")
@@ -161,7 +164,7 @@ func TestEventsOvertakeAnAnswer(t *testing.T) {
 	evs := events(t, c, mustPut(t, writer, "1"))
 	select {
 	case <-asked:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a quiet watch never asked for the newest revision")
 	}
 	mustPut(t, writer, "2")
@@ -233,7 +236,7 @@ func TestOtherStoreBehindTheAddress(t *testing.T) {
 			if !errors.Is(err, want) || !store.Resync(err) {
 				t.Errorf("watch ended with %v, want %v", err, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the watch goes on")
 		}
 		// A resync is all that is needed.
@@ -297,11 +300,6 @@ func TestUntrustedServer(t *testing.T) {
 	s := serveIn(t, a, t.TempDir(), 0)
 	up := newStates()
 	c := etcdtest.Connect(t, etcdtest.NewAuthority(t), s.Endpoint(), etcd.AdminUser, observe(up))
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	if _, _, err := c.List(ctx, store.Root, 0); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("list: %v", err)
-	}
 	done := make(chan error, 1)
 	wctx, stop := context.WithCancel(t.Context())
 	go func() {
@@ -309,6 +307,12 @@ func TestUntrustedServer(t *testing.T) {
 	}()
 	if ok, err := up.wait(t, 1); ok || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("report: %v, %v", ok, err)
+	}
+	// The client has seen the certificate by now, however slow the machine is.
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, _, err := c.List(ctx, store.Root, 0); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("list: %v", err)
 	}
 	stop()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -333,12 +337,12 @@ func TestHoldReports(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- c.Hold(ctx, key, []byte("x"), time.Second) }()
+	go func() { done <- c.Hold(ctx, key, []byte("x"), 6*time.Second) }() // a busy machine may be late with a renewal
 	if ok, err := held.wait(t, 1); !ok || err != nil {
 		t.Errorf("first report: %v, %v", ok, err)
 	}
 	// Renewals are no news.
-	for limit := time.Now().Add(20 * time.Second); gather(t, reg)["causeway_store_requests_total{operation=renew,result=ok}"] < 3; {
+	for limit := time.Now().Add(time.Minute); gather(t, reg)["causeway_store_requests_total{operation=renew,result=ok}"] < 3; {
 		if time.Now().After(limit) {
 			t.Fatal("the lease is not renewed")
 		}
@@ -401,7 +405,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	s.Stop()
-	limit := time.Now().Add(20 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	for {
 		got = gather(t, reg)
 		if got["causeway_store_connected"] == 0 && got["causeway_store_watch_interruptions_total"] > 0 {

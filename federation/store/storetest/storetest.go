@@ -40,7 +40,7 @@ type Backend struct {
 }
 
 // patience is how long anything may take on a busy machine.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // Run runs the suite, or only the tests named; open is called once for each.
 func Run(t *testing.T, open func(t *testing.T) *Backend, only ...string) {

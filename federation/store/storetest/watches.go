@@ -131,7 +131,7 @@ func testOutage(t *testing.T, b *Backend) {
 	wantError(t, "commit to a store that is away", err, context.DeadlineExceeded)
 	_, _, err = b.Store.List(ctx, Own, 0)
 	wantError(t, "list of a store that is away", err, store.ErrUnavailable)
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d > patience {
 		t.Errorf("refused after %v", d)
 	}
 

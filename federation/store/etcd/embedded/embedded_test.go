@@ -61,7 +61,7 @@ func TestRestartKeepsDataAndAddress(t *testing.T) {
 	<-watching
 	begin := time.Now()
 	s.Stop()
-	if d := time.Since(begin); d > 3*time.Second {
+	if d := time.Since(begin); d > 6*time.Second { // etcd by itself would wait 7 s for the watch
 		t.Errorf("stopping took %v", d)
 	} else {
 		t.Logf("stopped in %v", d)
@@ -118,14 +118,19 @@ func TestOnlyOwnClientsAndPrivateFiles(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		// With TLS 1.3 the server's verdict on the certificate comes with the first read.
-		if err := conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		// With TLS 1.3 the server's verdict on the certificate comes with the first read:
+		// HTTP/2's settings, in answer to ours.
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			return err
 		}
-		if _, err := conn.Read(make([]byte, 1)); err != nil && !os.IsTimeout(err) {
+		if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
 			return err
 		}
-		return nil
+		_, err = conn.Read(make([]byte, 1))
+		if os.IsTimeout(err) {
+			t.Error("there is no verdict")
+		}
+		return err
 	}
 	own := a.ClientTLS(t, "somebody")
 	own.NextProtos = []string{"h2"}
@@ -191,8 +196,11 @@ func TestQuiet(t *testing.T) {
 	s.Stop()
 	mu.Lock()
 	defer mu.Unlock()
-	if out.Len() > 0 {
-		t.Errorf("an undisturbed server logs:\n%s", out.String())
+	for line := range strings.Lines(out.String()) {
+		// Of the machine, which may be busy, etcd complains with reason.
+		if !strings.Contains(line, "took too long") && !strings.Contains(line, "slow fdatasync") {
+			t.Errorf("an undisturbed server logs: %s", line)
+		}
 	}
 }
 
