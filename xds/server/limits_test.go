@@ -16,7 +16,7 @@ import (
 )
 
 func TestStreamsThatAreRefused(t *testing.T) {
-	r := newRig(t, Limits{Subscriptions: 2, FirstRequest: 50 * time.Millisecond})
+	r := newRig(t, Limits{Subscriptions: 2})
 	code := func(name string, want codes.Code, text string, err error) {
 		t.Helper()
 		if s := status.Convert(err); s.Code() != want || !strings.Contains(s.Message(), text) {
@@ -34,7 +34,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 	c.say(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: translate.TypeEndpoint, ResourceNamesSubscribe: []string{"1", "2", "3"}})
 	code("greedy", codes.ResourceExhausted, "subscriptions", c.end())
 
-	silent, err := r.dial().DeltaAggregatedResources(context.Background())
+	silent, err := newRig(t, Limits{FirstRequest: 50 * time.Millisecond}).dial().DeltaAggregatedResources(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
