@@ -215,7 +215,7 @@ func (s *story) gone(objects ...*cluster.Object) {
 // settle waits until what all delivered is in the store and in all Snapshots.
 func (s *story) settle() {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	newest := int64(0)
 	for _, m := range s.members {
@@ -262,9 +262,9 @@ func (s *story) agree(want ...string) {
 // eventually retries until f is content.
 func (s *story) eventually(what string, f func() bool) {
 	s.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatalf("not within 30 s: %s", what)
+			s.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func start(t testing.TB, cfg Config) *running {
 
 func (r *running) sync(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.Sync(ctx); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func (r *running) sync(t testing.TB) {
 // eventually waits for a condition on what has been delivered.
 func (r *running) eventually(t testing.TB, what string, ok func(*state) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		r.mu.Lock()
 		is := ok(r.st)
 		said := ""

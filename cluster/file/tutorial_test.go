@@ -88,7 +88,7 @@ func TestTutorial(t *testing.T) {
 			t.Errorf("%d endpoints after %d batches", n, len(s.batches))
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		conn, err := net.Dial("tcp", fmt.Sprintf("%s:9080", gone.Addr))
 		if err != nil {
 			break // closed after its grace, by the source's own clock

@@ -100,7 +100,7 @@ static_resources:
 			return nil, err
 		}
 		defer func() { _ = raw.Close() }()
-		_ = raw.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = raw.SetDeadline(time.Now().Add(time.Minute))
 		conn := tls.Client(raw, ClientConfig(client, a, Exactly(id)))
 		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 			return nil, err
@@ -117,7 +117,7 @@ static_resources:
 	agent := issueAgent(t, a, time.Hour)
 	awaitServes := func(want *Credential) {
 		t.Helper()
-		deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+		deadline, tick := time.Now().Add(time.Minute), time.NewTicker(20*time.Millisecond)
 		defer tick.Stop()
 		for {
 			got, err := ask(agent)

@@ -55,7 +55,7 @@ func handshake(t testing.TB, client, server *tls.Config) outcome {
 		}
 		served <- result{err, conn.ConnectionState()}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, clientErr := (&tls.Dialer{Config: client}).DialContext(ctx, "tcp", ln.Addr().String())
 	if clientErr == nil {

@@ -198,7 +198,7 @@ func TestAPIServer(t *testing.T) {
 	await := func() {
 		t.Helper()
 		for ref := range resources {
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 				raw, good := settled(ref)
 				if good {
 					break
@@ -237,7 +237,7 @@ func TestAPIServer(t *testing.T) {
 	var st struct {
 		Parents []gatewayv1.RouteParentStatus
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		raw, good := settled(route)
 		if err := json.Unmarshal([]byte(raw), &st); err != nil {
 			t.Fatal(err)

@@ -175,7 +175,7 @@ func (p *pods) hangUp() {
 // serve finds out what a connection carries.
 func (p *pods) serve(ctx context.Context, c podConn) {
 	const handshake = 0x16
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	first, err := c.r.Peek(1)
 	switch {
 	case err != nil:

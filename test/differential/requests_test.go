@@ -193,7 +193,7 @@ func (r *rig) hangUp() {
 	}
 }
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // talk opens a connection and says a word.
 func talk(at netip.AddrPort, q request) (*seen, error) {

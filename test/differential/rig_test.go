@@ -139,7 +139,7 @@ func (r *rig) follow(revision int64, results views) {
 		p.state.Store(next)
 		r.server.Set(id, next.Resources, changes(old, next), server.Stamp{Revision: revision, At: time.Now()})
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		changed := r.server.Changed()
 		if r.settled(revision) {
@@ -148,7 +148,7 @@ func (r *rig) follow(revision int64, results views) {
 		select {
 		case <-changed:
 		case <-deadline:
-			r.t.Fatalf("the Envoys did not take over what they were told within 30 s: %+v", r.server.Proxies())
+			r.t.Fatalf("the Envoys did not take over what they were told within a minute: %+v", r.server.Proxies())
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long a story waits for what must become true.
-const patience = 40 * time.Second
+const patience = 90 * time.Second
 
 type storyKey struct{}
 
@@ -56,10 +56,10 @@ func (s *story) stop() {
 	_ = s.process.Process.Signal(syscall.SIGINT)
 	select {
 	case <-s.exit:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = s.process.Process.Kill()
 		<-s.exit
-		s.t.Error("causeway up did not end within 20 s of SIGINT")
+		s.t.Error("causeway up did not end within a minute of SIGINT")
 	}
 }
 
@@ -201,7 +201,7 @@ func (s *story) ended(neg bool, args []string) {
 // no-envoys waits until no process of this story is left.
 func (s *story) noEnvoys(neg bool, args []string) {
 	s.plain(neg, "no-envoys", len(args) == 0)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left := s.envoys()
 		if len(left) == 0 {

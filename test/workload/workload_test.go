@@ -43,7 +43,7 @@ func TestClientAndServer(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, []string{"-http", p, "-udp", p}) }()
 	var out *Results
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var err error
 		if out, err = send(t.Context(), "tcp", []string{"127.0.0.1:" + p}); err != nil {
 			t.Fatal(err)

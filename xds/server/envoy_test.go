@@ -266,7 +266,7 @@ func TestRealEnvoy(t *testing.T) {
 
 	m.change(func(w world) { w.drop(kindListener, "other") })
 	m.await("removed", ProxyStatus.InSync)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := m.get(other, "/"); err != nil {
 			break
 		}

@@ -136,7 +136,7 @@ func (c *scripted) hearAny() *discoveryv3.DeltaDiscoveryResponse {
 		return m
 	case err := <-c.ended:
 		c.t.Fatal(err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatal("no response")
 	}
 	return nil
@@ -174,7 +174,7 @@ func (c *scripted) end() error {
 		return err
 	case m := <-c.got:
 		c.t.Fatalf("want the end, got %v", m)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatal("the stream does not end")
 	}
 	return nil
@@ -216,7 +216,7 @@ func (c *scripted) expect(typeURL, want string) *discoveryv3.DeltaDiscoveryRespo
 // await waits until the only node of a proxy is as wanted.
 func (r *rig) await(what string, ok func(ProxyStatus) bool) ProxyStatus {
 	r.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		changed := r.Changed()
 		all := r.Proxies()

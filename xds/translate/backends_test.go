@@ -135,7 +135,7 @@ func upgrade(t *testing.T, at netip.AddrPort, host, path string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", path, host)
 	in := bufio.NewReader(conn)
 	res, err := http.ReadResponse(in, nil)

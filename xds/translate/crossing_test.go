@@ -198,7 +198,7 @@ func talk(at netip.AddrPort, conf *tls.Config) string {
 		return err.Error()
 	}
 	defer raw.Close()
-	_ = raw.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(time.Minute))
 	conn := raw
 	if conf != nil {
 		c := tls.Client(raw, conf)

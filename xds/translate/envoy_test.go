@@ -219,7 +219,7 @@ func (w *world) launch(r *running, p Proxy, dir string) error {
 		defer close(exited)
 		_ = cmd.Wait()
 	}()
-	deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for {
 		res, err := r.admin.Get("http://envoy/ready")
@@ -247,7 +247,7 @@ func (w *world) launch(r *running, p Proxy, dir string) error {
 			if time.Now().After(deadline) {
 				cancel()
 				<-exited
-				t.Fatalf("envoy is not ready after 30 s: %s", log.String())
+				t.Fatalf("envoy is not ready after a minute: %s", log.String())
 			}
 		}
 	}
@@ -287,7 +287,7 @@ func (r *running) accepted(t *testing.T) {
 // await repeats check until it holds.
 func await(t *testing.T, check func() error) {
 	t.Helper()
-	deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check()

@@ -126,7 +126,7 @@ func hear(c net.Conn, err error) string {
 		return "closed: " + err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, 64)
 	n, err := c.Read(buf)
 	if err != nil {
@@ -391,7 +391,7 @@ func ping(at netip.AddrPort) (string, error) {
 	if _, err := io.WriteString(c, "hello"); err != nil {
 		return "", err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	buf := make([]byte, 1500)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err

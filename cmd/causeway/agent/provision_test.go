@@ -54,11 +54,11 @@ func TestImports(t *testing.T) {
 	wg.Go(func() { _ = i.Lead(ctx) })
 	await := func(what string, ok func() bool) {
 		t.Helper()
-		deadline, tick := time.Now().Add(30*time.Second), time.NewTicker(20*time.Millisecond)
+		deadline, tick := time.Now().Add(time.Minute), time.NewTicker(20*time.Millisecond)
 		defer tick.Stop()
 		for !ok() {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: not after 30 s; problems %v", what, i.Problems())
+				t.Fatalf("%s: not after a minute; problems %v", what, i.Problems())
 			}
 			<-tick.C
 		}
