@@ -156,7 +156,7 @@ func (r *reader) viewPolicy(o *cluster.Object) policyView {
 		r.policyAuthorities(o, in.CACertificateRefs, &v)
 	}
 	if v.refused != nil {
-		v.tls.Invalid = fmt.Sprintf("%s of cluster %s: %s", o.Ref, o.Cluster, v.refused.message)
+		v.tls = BackendTLS{Cluster: o.Cluster, Invalid: fmt.Sprintf("%s of cluster %s: %s", o.Ref, o.Cluster, v.refused.message)}
 	}
 	return v
 }

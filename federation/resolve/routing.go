@@ -402,7 +402,7 @@ type BackendTLS struct {
 	CAs    []byte
 	System bool
 	// Invalid, if not empty, says why the policy can't be obeyed: requests to
-	// the cluster's endpoints get 503, never plain text.
+	// the cluster's endpoints get 503, never plain text. Only Cluster is set then.
 	Invalid string
 }
 
