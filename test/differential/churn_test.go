@@ -154,6 +154,7 @@ func (r *rig) during(p *proxy, h *traffic.History[*resolve.Result], from explain
 	span := h.Begin()
 	at, ok := p.listens(from, q.Request)
 	if !ok {
+		span.End()
 		return nil
 	}
 	got := r.send(at, q, false)

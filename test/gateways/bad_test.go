@@ -369,7 +369,7 @@ func (w *world) watched(address string) (end func()) {
 		for _, keep := range []bool{false, true} {
 			c := anyHost(address)
 			c.Transport.(*http.Transport).DisableKeepAlives = !keep
-			c.Timeout = 15 * time.Second // where everything else is slow too
+			c.Timeout = slow
 			if err := answers(c, url, "good.example.com"); err != nil {
 				w.Fatalf("%s before anything is bad: %v", url, err)
 			}

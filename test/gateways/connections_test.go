@@ -53,6 +53,7 @@ spec:
 
 	dials := 0
 	held := anyHost(address)
+	held.Timeout = slow
 	transport := held.Transport.(*http.Transport)
 	transport.DisableKeepAlives = false
 	dial := transport.DialContext
@@ -107,7 +108,7 @@ spec:
 	begun := make(chan struct{})
 	go func() {
 		c := anyHost(address)
-		c.Timeout = 30 * time.Second
+		c.Timeout = time.Minute
 		dial := c.Transport.(*http.Transport).DialContext
 		c.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, to string) (net.Conn, error) {
 			conn, err := dial(ctx, network, to)

@@ -87,10 +87,10 @@ func hostOf(i int) string { return fmt.Sprintf("r%04d.example.com", i) }
 // all awaits that the routes' hosts are answered with a status, and tells when the last one was.
 func (w *world) all(address string, status int) time.Time {
 	w.Helper()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: hands}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: hands}}
 	defer client.CloseIdleConnections()
 	if err := each(w.Context(), func(ctx context.Context, i int) error {
-		for deadline := time.Now().Add(3 * fleet.Patience); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(fleet.Patience); ; time.Sleep(20 * time.Millisecond) {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
 			if err != nil {
 				return err
