@@ -219,16 +219,19 @@ func (w *world) thousand(t *testing.T) {
 		}
 		return errors.New("there is none")
 	})
-	logs, err := c.api.CoreV1().Pods(system).GetLogs(fresh, &corev1.PodLogOptions{}).DoRaw(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := strings.Index(string(logs), "this agent is ready")
-	if i < 0 {
-		t.Fatalf("agent %s is ready and has not said when:\n%s", fresh, logs)
-	}
-	line, _, _ := strings.Cut(string(logs[i:]), "\n")
-	t.Logf("with %d Services: %s", thousand, line)
+	fleet.Eventually(t, "agent "+fresh+" says when it was ready", func() error { // its log may come after its probe
+		logs, err := c.api.CoreV1().Pods(system).GetLogs(fresh, &corev1.PodLogOptions{}).DoRaw(t.Context())
+		if err != nil {
+			return err
+		}
+		i := strings.Index(string(logs), "this agent is ready")
+		if i < 0 {
+			return fmt.Errorf("it says:\n%s", logs)
+		}
+		line, _, _ := strings.Cut(string(logs[i:]), "\n")
+		t.Logf("with %d Services: %s", thousand, line)
+		return nil
+	})
 	c.rolledOut(t, "causeway-agent")
 	w.reaches(t, w.one, w.two)
 }
@@ -241,7 +244,7 @@ func isReady(p *corev1.Pod) bool {
 
 // fromHere makes a request from this machine.
 func fromHere(ctx context.Context, client *http.Client, url string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -46,7 +46,7 @@ func (w *world) uninstall(t *testing.T, before map[string][]string) {
 	var g errgroup.Group
 	for _, c := range w.clusters() {
 		g.Go(func() error {
-			_, err := fleet.Output(t.Context(), nil, "go", "tool", "-modfile=.ci/tools/helm.mod", "helm", "--kubeconfig", c.Kubeconfig, "uninstall", "causeway", "--namespace", system, "--wait", "--timeout", "120s")
+			_, err := fleet.Output(t.Context(), nil, "go", "tool", "-modfile=.ci/tools/helm.mod", "helm", "--kubeconfig", c.Kubeconfig, "uninstall", "causeway", "--namespace", system, "--wait", "--timeout", "300s")
 			return err
 		})
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/causeway-mesh/causeway/test/lab"
 )
 
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, ask func() error) {
@@ -235,7 +235,7 @@ func TestLab(t *testing.T) {
 
 // fromMachine makes a request from this process.
 func fromMachine(t *testing.T, addr, cluster string) error {
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + addr)
 	if err != nil {
 		return err

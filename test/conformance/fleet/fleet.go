@@ -108,7 +108,7 @@ func (f *Fleet) HealStore() { f.store.heal() }
 // further flags of helm.
 func (f *Fleet) Install(t testing.TB, c *lab.Cluster, network string, set ...string) {
 	t.Helper()
-	f.Helm(t, c, f.Values(t, c, network), slices.Concat(InstallArgs(t), []string{"--wait", "--timeout", "120s"}, set)...)
+	f.Helm(t, c, f.Values(t, c, network), slices.Concat(InstallArgs(t), []string{"--wait", "--timeout", "300s"}, set)...)
 }
 
 // Values are what `causeway cluster add` prints for a cluster.
@@ -197,8 +197,8 @@ func Output(ctx context.Context, stdin []byte, name string, args ...string) ([]b
 	return out.Bytes(), nil
 }
 
-// Patience bounds every wait for a state that is to come.
-const Patience = 60 * time.Second
+// Patience bounds every wait for a state that is to come, on a machine that may be busy.
+const Patience = 3 * time.Minute
 
 // Eventually asks until there is no error, or fails the test with the last one.
 func Eventually(t testing.TB, what string, ask func() error) {
