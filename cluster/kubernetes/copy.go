@@ -59,6 +59,9 @@ func (s *Source) saveCopies(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			if s.full.Load() {
+				_ = s.writeCopy() // there may be something new as well
+			}
 			return
 		case <-advanced:
 		}

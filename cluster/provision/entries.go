@@ -88,17 +88,20 @@ func (e *Entries) Run(ctx context.Context) error {
 	if cache.WaitForCacheSync(ctx.Done(), e.informer.HasSynced) {
 		e.prune()
 	}
-	for ctx.Err() == nil {
+	for {
 		select {
 		case <-ctx.Done():
 		case <-e.dirty:
 			_ = cluster.Pause(ctx, time.Second) // not at every change
 		}
+		last := ctx.Err() != nil // the copy that is left has all
 		if err := e.save(); err != nil {
 			e.cfg.Logger.Warn("the copy of the entry ports can't be written", "error", err)
 		}
+		if last {
+			return nil
+		}
 	}
-	return nil
 }
 
 // Known reports whether all entry ports are: from the API server, or from the copy.
