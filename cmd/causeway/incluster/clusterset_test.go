@@ -112,7 +112,7 @@ func askByToken(t *testing.T, cp *lab.ControlPlane, address, roots string, token
 	if _, err := lab.Restrict(t.Context(), cp.Config, "elsewhere", "reader", []rbacv1.PolicyRule{kubernetes.ViewerRule().PolicyRule}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "a viewer sees everything", func() error { // RBAC takes a moment
+	eventually(t, time.Minute, "a viewer sees everything", func() error { // RBAC takes a moment
 		got, err := imports(token("elsewhere", "reader", "causeway.dev/west.prod/query"))
 		if err == nil && !slices.Equal(got, []string{"default/web"}) {
 			err = fmt.Errorf("sees %q", got)
@@ -129,7 +129,7 @@ func policies(t *testing.T, prod *roottest.ClusterSet, exported, imported func()
 	h := start(t, "hub", "hub", "--clusterset", "prod", "--credentials", prod.Hub, "--store", prod.Store.Endpoint(), "--replica", "0",
 		"--listen", prod.API, "--gossip", "127.0.0.1:0", "--metrics", at[0], "--probe", at[1])
 	defer h.stop()
-	eventually(t, 20*time.Second, "the hub ready", healthy(at[1]))
+	eventually(t, time.Minute, "the hub ready", healthy(at[1]))
 	causeway := func(args ...string) {
 		t.Helper()
 		var out bytes.Buffer
@@ -147,7 +147,7 @@ func policies(t *testing.T, prod *roottest.ClusterSet, exported, imported func()
 			t.Fatal(err)
 		}
 		causeway("policy", "apply", "-f", file)
-		eventually(t, 10*time.Second, what+": the export says what holds it back", func() error {
+		eventually(t, time.Minute, what+": the export says what holds it back", func() error {
 			o, err := exports.Get(t.Context(), "web", metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -159,7 +159,7 @@ func policies(t *testing.T, prod *roottest.ClusterSet, exported, imported func()
 			return nil
 		})
 		if what == "namespace" {
-			eventually(t, 10*time.Second, "the import gone", func() error {
+			eventually(t, time.Minute, "the import gone", func() error {
 				err := imported()
 				if err == nil {
 					return errors.New("it is there")
@@ -171,7 +171,7 @@ func policies(t *testing.T, prod *roottest.ClusterSet, exported, imported func()
 			})
 		}
 		causeway("policy", "delete", "held-back")
-		eventually(t, 10*time.Second, what+": the export is itself again", exported)
-		eventually(t, 10*time.Second, what+": the import is back", imported)
+		eventually(t, time.Minute, what+": the export is itself again", exported)
+		eventually(t, time.Minute, what+": the import is back", imported)
 	}
 }
