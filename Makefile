@@ -45,7 +45,7 @@ demo: ## Three clusters, real etcd, real Envoys, real requests; about a minute o
 
 .PHONY: test
 test: ## All tests that need no root: unit, golden, property, real etcd, real Envoy
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -timeout 8m ./...
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -timeout 25m ./...
 	@for d in $(SUITES); do cd $(CURDIR)/$$d && $(GO) test ./... || exit 1; done
 
 .PHONY: check
@@ -63,7 +63,7 @@ lint: ## golangci-lint, pinned
 
 .PHONY: race
 race: ## Tests under the race detector (real etcd and Envoy included)
-	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -race -timeout 15m ./...
+	@CAUSEWAY_ENVOY="$$(.ci/envoy)" $(GO) test -race -timeout 40m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz reader, decoder, resolver and translator, FUZZTIME each; then Envoy judges what came out
