@@ -25,7 +25,7 @@ var UDPRouteServiceImportWeight = suite.ConformanceTest{
 		resolvedRefs(t, s, &gatewayv1.UDPRoute{}, routeNN, gatewayv1.RouteReasonResolvedRefs)
 		udp.ExpectEchoResponse(t, s.TimeoutConfig.MaxTimeToConsistency, gwAddr)
 		distributed(t, map[string]float64{"udp-serviceimport-local": 0.7, "member-udp": 0.3}, func() (string, error) {
-			return datagram(t.Context(), gwAddr, 2*time.Second)
+			return datagram(t.Context(), gwAddr, 10*time.Second)
 		})
 	},
 }
