@@ -33,6 +33,7 @@ type options struct {
 	profile string
 	keep    string
 	changes int
+	collect bool
 }
 
 func (o options) wants(name string) bool {
@@ -54,6 +55,7 @@ func main() {
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and heap profiles of the agents")
 	flag.StringVar(&o.keep, "dir", "", "folder for data and logs, which is kept; empty for a temporary one")
 	flag.IntVar(&o.changes, "changes", 200, "how many changes of each kind are made")
+	flag.BoolVar(&o.collect, "collect", false, "growth: garbage is collected when it comes to that, instead of charging each change with its share; says something with -changes 2000 and more")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

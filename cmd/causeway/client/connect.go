@@ -65,6 +65,8 @@ func (c *connection) context() (Context, error) {
 	}
 	file, err := ReadContext(dir)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && out.Server == "" && named(c.state, "CAUSEWAY_STATE") != "":
+		return Context{}, fmt.Errorf("%w; %s names none, as it would while `causeway up` runs with it, or after `causeway clusterset init --api=HOST:PORT`", errNoServer, dir)
 	case errors.Is(err, fs.ErrNotExist) && out.Server == "":
 		return Context{}, errNoServer
 	case errors.Is(err, fs.ErrNotExist):

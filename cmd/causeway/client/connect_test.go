@@ -47,8 +47,10 @@ func TestContext(t *testing.T) {
 		"flags before that":      {flags: connection{server: "flag:1", key: "k"}, env: map[string]string{"HOME": home, "CAUSEWAY_SERVER": "hub:1"}, want: Context{"flag:1", inFile.CACert, inFile.Cert, "k"}},
 		"no file, all named":     {flags: connection{server: "s", cacert: "a", cert: "b", key: "c"}, want: Context{"s", "a", "b", "c"}},
 		"nothing":                {env: map[string]string{"HOME": other}, err: "no running causeway found; start one with `causeway up DIR` or name a server with --server"},
-		"a server alone":         {env: map[string]string{"HOME": other, "CAUSEWAY_SERVER": "hub:1"}, err: "no credentials for hub:1: give --cacert, --cert and --key"},
-		"no home":                {err: "no place for state: set --state, CAUSEWAY_STATE or HOME"},
+		"a folder without": {flags: connection{state: other}, err: "no running causeway found; start one with `causeway up DIR` or name a server with --server; " + other +
+			" names none, as it would while `causeway up` runs with it, or after `causeway clusterset init --api=HOST:PORT`"},
+		"a server alone": {env: map[string]string{"HOME": other, "CAUSEWAY_SERVER": "hub:1"}, err: "no credentials for hub:1: give --cacert, --cert and --key"},
+		"no home":        {err: "no place for state: set --state, CAUSEWAY_STATE or HOME"},
 	} {
 		c.flags.getenv = func(k string) string { return c.env[k] }
 		got, err := c.flags.context()
