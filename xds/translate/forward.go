@@ -192,7 +192,7 @@ func udpFilter(list []udpTarget, opts Options) (*listenerv3.ListenerFilter, []un
 		p.TunnelingConfig = &udpproxyv3.UdpProxyConfig_UdpTunnelingConfig{
 			// Whoever ends the tunnel knows where it leads; the names are a form.
 			ProxyHost: "crossing.invalid", TargetHost: "service.invalid", DefaultTargetPort: 1,
-			RetryOptions: &udpproxyv3.UdpProxyConfig_UdpTunnelingConfig_RetryOptions{MaxConnectAttempts: u32(connectAttempts)},
+			RetryOptions: &udpproxyv3.UdpProxyConfig_UdpTunnelingConfig_RetryOptions{MaxConnectAttempts: u32(connectAttempts), BackoffOptions: connectPauses()},
 			BufferOptions: &udpproxyv3.UdpProxyConfig_UdpTunnelingConfig_BufferOptions{
 				MaxBufferedDatagrams: u32(tunnelDatagrams), MaxBufferedBytes: &wrapperspb.UInt64Value{Value: tunnelBytes},
 			},

@@ -34,8 +34,12 @@ const (
 	// tcpIdle is how long a quiet TCP connection lasts, as long as Linux tracks
 	// one: opaque protocols may be quiet for hours.
 	tcpIdle = 24 * time.Hour
-	// connectAttempts counts tries to reach an endpoint for an opaque connection.
-	connectAttempts = 3
+	// connectAttempts counts tries to reach an endpoint for an opaque connection. Each goes
+	// to whichever is next, the same one by chance: so there are more than it takes to put
+	// that out, with pauses in which it is.
+	connectAttempts     = outlierFailures + 2
+	connectPause        = 5 * time.Millisecond
+	longestConnectPause = 50 * time.Millisecond
 
 	// Bounds on what strangers may hold open at a gateway.
 	gatewayStreamIdle     = time.Hour
@@ -113,8 +117,13 @@ func tcpProxy(cluster, stats string, opts Options) *tcpproxyv3.TcpProxy {
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:        dur(tcpIdle),
 		MaxConnectAttempts: u32(connectAttempts),
+		BackoffOptions:     connectPauses(),
 		AccessLog:          accessLog(opts, false),
 	}
+}
+
+func connectPauses() *corev3.BackoffStrategy {
+	return &corev3.BackoffStrategy{BaseInterval: dur(connectPause), MaxInterval: dur(longestConnectPause)}
 }
 
 func accessLog(opts Options, http bool) []*accesslogv3.AccessLog {
