@@ -80,7 +80,8 @@ spec:
 	w.served("optioned", corev1.ServiceTypeClusterIP)
 	w.apply(optionsOf("its-own", "  accessLog: 'the Gateway logs %REQ(X-NONE?:METHOD)% %REQ(:PATH):5%'\n"))
 	w.served("optioned", corev1.ServiceTypeLoadBalancer)
-	w.logged("optioned", "http://"+w.programmed("optioned")+"/two/and/more", "the Gateway logs GET /two/\n")
+	address = w.programmed("optioned") // of the load balancer, which gives any that is free
+	w.logged("optioned", "http://"+address+"/two/and/more", "the Gateway logs GET /two/\n")
 
 	// What is wrong with the class is said of it and of its Gateways, and takes nothing away.
 	w.apply(optionsOf("of-the-class", "  replicas: several\n"))
