@@ -106,8 +106,7 @@ func TestHub(t *testing.T) {
 			for _, o := range inventory(t, c) {
 				kind, name, _ := strings.Cut(o, " ")
 				data := kind == "PersistentVolumeClaim" && strings.Contains(name, "causeway-etcd") || kind == "PersistentVolume"
-				kubernetes := o == "Namespace "+system || o == "ConfigMap "+system+"/kube-root-ca.crt" || o == "ServiceAccount "+system+"/default"
-				if !slices.Contains(before, o) && !data && !kubernetes && !users(kind, name) {
+				if !slices.Contains(before, o) && !data && o != "Namespace "+system && !users(kind, name) {
 					left = append(left, o)
 				}
 			}
