@@ -201,16 +201,19 @@ func (l *Loop) Problems() []cluster.Problem {
 type Leases struct {
 	// Connected is false while the store is lost: Held is then the last that was known.
 	Connected bool
+	// Denied is true while the store answers that this cluster may not read it: its
+	// administrator has removed the cluster, or the credentials are another's.
+	Denied bool
 	// Held has every cluster of the clusterset, the local one included.
 	Held map[cluster.ID]bool
 }
 
-// Leases gives the leases and a channel that is closed when they, or Connected,
+// Leases gives the leases and a channel that is closed when they, Connected or Denied
 // change. The caller must not change the map.
 func (l *Loop) Leases() (Leases, <-chan struct{}) {
 	l.leasesMu.Lock()
 	defer l.leasesMu.Unlock()
-	return Leases{Connected: l.conn.connected(), Held: l.leases}, l.leasesChanged
+	return Leases{Connected: l.conn.connected(), Denied: l.conn.refused(), Held: l.leases}, l.leasesChanged
 }
 
 // setLeases replaces the leases, if not nil, and tells that something changed.

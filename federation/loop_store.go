@@ -84,6 +84,7 @@ type connection struct {
 	up      bool
 	last    time.Time
 	err     error
+	denied  bool // the store's last word was that this cluster may not read it
 	timer   *time.Timer
 	stopped bool
 }
@@ -94,7 +95,8 @@ func (c *connection) heard(timeout time.Duration) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	changed := !c.up
+	changed := !c.up || c.denied
+	c.denied = false
 	if !c.stopped {
 		c.up = true
 		c.timer = time.AfterFunc(timeout, func() { c.silent(timeout) })
@@ -120,7 +122,12 @@ func (c *connection) silent(timeout time.Duration) {
 func (c *connection) failed(err error) {
 	c.mu.Lock()
 	c.err = err
+	changed := !c.denied && errors.Is(err, store.ErrDenied)
+	c.denied = c.denied || changed
 	c.mu.Unlock()
+	if changed {
+		c.notify()
+	}
 }
 
 func (c *connection) stop() {
@@ -136,6 +143,12 @@ func (c *connection) connected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.up
+}
+
+func (c *connection) refused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.denied
 }
 
 func (c *connection) state() (up bool, last time.Time, err error) {

@@ -68,6 +68,43 @@ func (s *switched) Watch(ctx context.Context, prefix string, after int64, delive
 	}
 }
 
+// denying is a store that refuses.
+type denying struct{ store.Store }
+
+func (denying) List(context.Context, string, int64) ([]store.KV, int64, error) {
+	return nil, 0, store.ErrDenied
+}
+
+// A store that refuses a cluster takes nothing away from it, and is told of until it
+// lets the cluster in again.
+func TestDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := newMemory(t)
+		commit(t, mem, putMeta(t, "west", "r"), putRoute(t, "west", "r", "/"))
+		s := &switched{inner: mem, cut: make(chan struct{})}
+		r := startLoop(t, federation.LoopConfig{Local: "east", Store: s})
+		r.deliver(true, ownRoute)
+		synctest.Wait()
+		for _, x := range []struct {
+			next   store.Store
+			denied bool
+		}{{denying{mem}, true}, {mem, false}} {
+			l, changed := r.Leases()
+			if l.Denied == x.denied {
+				t.Fatalf("denied already: %v", l.Denied)
+			}
+			s.breakWith(store.ErrUnavailable, x.next)
+			for l.Denied != x.denied {
+				<-changed
+				l, changed = r.Leases()
+			}
+			if fmt.Sprint(has(r.Snapshot(), "r")) != "[west]" {
+				t.Errorf("denied %v: what was known is gone", x.denied)
+			}
+		}
+	})
+}
+
 // After a compaction, and after the store was replaced by an older one, what is
 // new and what is gone is found by comparison; no Snapshot in between lacks
 // anything that was there all the time.

@@ -1,19 +1,23 @@
 package incluster
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/kubernetes"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cluster/status"
+	"github.com/causeway-mesh/causeway/federation"
 	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
@@ -35,7 +39,8 @@ type feed struct {
 	experimental func() bool
 
 	latest atomic.Pointer[resolve.Result]
-	mu     sync.Mutex // one follow at a time
+	denied atomic.Bool // the store takes nothing of this cluster's
+	mu     sync.Mutex  // one follow at a time
 	needed []cluster.Ref
 }
 
@@ -74,6 +79,40 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 			f.need(needed)
 		}
 	}
+}
+
+// admission follows whether the store takes what this cluster says, until ctx ends.
+func (f *feed) admission(ctx context.Context, leases func() (federation.Leases, <-chan struct{})) {
+	for {
+		l, changed := leases()
+		if res := f.latest.Load(); f.denied.Swap(l.Denied) != l.Denied && res != nil {
+			var refs []cluster.Ref
+			res.Reports.Root().Walk(func(_ []byte, rep *resolve.ObjectReport) bool {
+				if rep.Cluster == f.local && rep.Ref.Kind == cluster.KindServiceExport {
+					refs = append(refs, rep.Ref)
+				}
+				return false
+			})
+			f.judged(refs)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// shutOut is the verdict on an export of a cluster that the store refuses: whatever other
+// clusters had of it, they have no more, or not for long. It is pure.
+func shutOut(v *status.Verdict) *status.Verdict {
+	out := *v
+	out.Conditions = slices.Clone(v.Conditions)
+	if c := meta.FindStatusCondition(out.Conditions, string(mcsv1beta1.ServiceExportConditionReady)); c != nil && c.Status == metav1.ConditionTrue {
+		c.Status, c.Reason = metav1.ConditionFalse, string(mcsv1beta1.ServiceExportReasonPending)
+		c.Message = "the global store refuses this cluster: it was removed from the clusterset, or its credentials are not its own. `causeway cluster add` makes new ones"
+	}
+	return &out
 }
 
 // foreignReferences lists the Secrets and ConfigMaps of this cluster to which Gateways
@@ -128,6 +167,9 @@ func (f *feed) judge(ref cluster.Ref) (*status.Verdict, bool) {
 // Gateway as it is run in this cluster.
 func (f *feed) here(res *resolve.Result, home cluster.ID, ref cluster.Ref) (*status.Verdict, bool) {
 	v := verdict(res, home, ref)
+	if v != nil && ref.Kind == cluster.KindServiceExport && f.denied.Load() {
+		return shutOut(v), true
+	}
 	if v != nil && ref.Kind == cluster.KindGatewayClass {
 		v.Experimental = f.experimental()
 		return v, true

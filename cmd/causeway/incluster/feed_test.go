@@ -2,6 +2,7 @@ package incluster
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -125,4 +126,22 @@ func TestTaken(t *testing.T) {
 		}
 		expect("the other generation is taken", 2, 0, true)
 	})
+}
+
+// An export that other clusters can't have, because the store refuses its cluster, says so.
+func TestShutOut(t *testing.T) {
+	ready := metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: "Exported", ObservedGeneration: 2}
+	valid := metav1.Condition{Type: "Valid", Status: metav1.ConditionTrue, Reason: "Valid", ObservedGeneration: 2}
+	v := &status.Verdict{Generation: 2, Conditions: []metav1.Condition{ready, valid}}
+	got := shutOut(v)
+	if c := got.Conditions[0]; c.Status != metav1.ConditionFalse || c.Reason != "Pending" || !strings.Contains(c.Message, "causeway cluster add") || c.ObservedGeneration != 2 || got.Conditions[1] != valid || got.Generation != 2 {
+		t.Errorf("got %+v", got)
+	}
+	if v.Conditions[0] != ready {
+		t.Error("the resolver's own verdict was changed")
+	}
+	held := metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "Failed", Message: "why"}
+	if got := shutOut(&status.Verdict{Conditions: []metav1.Condition{held}}); got.Conditions[0] != held {
+		t.Errorf("another reason is not said any more: %+v", got)
+	}
 }

@@ -409,6 +409,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.imports.Watch(serving) })
 	g.Go(func() error { return s.serveProxies(draining) })
 	g.Go(func() error { s.feed.taken.follow(serving, s.agent.XDS().Changed); return nil })
+	g.Go(func() error { s.feed.admission(serving, s.agent.Loop().Leases); return nil })
 	g.Go(func() error { return s.reload(serving) })
 	g.Go(func() error { return s.attestation(serving) })
 	g.Go(func() error { return s.query.Run(serving, s.listeners["--listen"]) })
