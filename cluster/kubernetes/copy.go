@@ -41,28 +41,28 @@ type copyObject struct {
 }
 
 // saveCopies writes what is known to disk after changes, once all of it has been
-// read, until ctx ends.
+// read, until ctx ends: then once more, if anything has changed since the last writing.
 func (s *Source) saveCopies(ctx context.Context) {
+	var written chan struct{} // state.advanced as of the last writing that went well
 	for {
+		ended := ctx.Err() != nil
 		s.state.mu.Lock()
 		advanced := s.state.advanced
 		s.state.mu.Unlock()
-		if s.full.Load() {
+		if s.full.Load() && advanced != written {
 			began := time.Now()
-			if err := s.writeCopy(); err != nil {
+			if err := s.writeCopy(); err == nil {
+				written = advanced
+			} else {
 				s.log.Error("the copy of what was read could not be written: a restart while the API server is away would start from an older one; free space, or check the folder's rights", "file", s.copyPath(), "error", err)
 			}
-			if cluster.Pause(ctx, max(copyPause, copyRatio*time.Since(began))) != nil {
-				_ = s.writeCopy()
-				return
-			}
+			_ = cluster.Pause(ctx, max(copyPause, copyRatio*time.Since(began))) // over once ctx is
+		}
+		if ended {
+			return
 		}
 		select {
 		case <-ctx.Done():
-			if s.full.Load() {
-				_ = s.writeCopy() // there may be something new as well
-			}
-			return
 		case <-advanced:
 		}
 	}

@@ -51,12 +51,7 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 	first := f.latest.Swap(res) == nil
 	var refs []cluster.Ref
 	if first {
-		res.Reports.Root().Walk(func(_ []byte, rep *resolve.ObjectReport) bool {
-			if rep.Cluster == f.local {
-				refs = append(refs, rep.Ref)
-			}
-			return false
-		})
+		refs = f.reported(res)
 	}
 	var names []provision.Name
 	for _, k := range slices.Concat(delta.Reports, delta.Runs) {
@@ -81,19 +76,28 @@ func (f *feed) follow(res *resolve.Result, delta resolve.Delta) {
 	}
 }
 
-// admission follows whether the store takes what this cluster says, until ctx ends.
+// reported lists this cluster's own objects that a Result says something of.
+func (f *feed) reported(res *resolve.Result) (refs []cluster.Ref) {
+	res.Reports.Root().Walk(func(_ []byte, rep *resolve.ObjectReport) bool {
+		if rep.Cluster == f.local {
+			refs = append(refs, rep.Ref)
+		}
+		return false
+	})
+	return refs
+}
+
+// admission follows whether the store takes what this cluster says, until ctx ends. denied
+// is set before latest is read, and follow sets latest before it has anything judged: so an
+// object that is not in the Result read here is judged by a follow that comes after, with
+// the new denied.
 func (f *feed) admission(ctx context.Context, leases func() (federation.Leases, <-chan struct{})) {
 	for {
 		l, changed := leases()
-		if res := f.latest.Load(); f.denied.Swap(l.Denied) != l.Denied && res != nil {
-			var refs []cluster.Ref
-			res.Reports.Root().Walk(func(_ []byte, rep *resolve.ObjectReport) bool {
-				if rep.Cluster == f.local && rep.Ref.Kind == cluster.KindServiceExport {
-					refs = append(refs, rep.Ref)
-				}
-				return false
-			})
-			f.judged(refs)
+		if f.denied.Swap(l.Denied) != l.Denied {
+			if res := f.latest.Load(); res != nil {
+				f.judged(slices.DeleteFunc(f.reported(res), func(r cluster.Ref) bool { return r.Kind != cluster.KindServiceExport }))
+			}
 		}
 		select {
 		case <-changed:

@@ -1,6 +1,7 @@
 package incluster
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -8,12 +9,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/causeway-mesh/causeway/cluster"
 	"github.com/causeway-mesh/causeway/cluster/provision"
 	"github.com/causeway-mesh/causeway/cluster/status"
+	"github.com/causeway-mesh/causeway/federation"
+	"github.com/causeway-mesh/causeway/federation/resolve"
 )
 
 func condition(kind string, ok bool, reason string) metav1.Condition {
@@ -143,5 +147,39 @@ func TestShutOut(t *testing.T) {
 	held := metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "Failed", Message: "why"}
 	if got := shutOut(&status.Verdict{Conditions: []metav1.Condition{held}}); got.Conditions[0] != held {
 		t.Errorf("another reason is not said any more: %+v", got)
+	}
+}
+
+// Whichever comes first, a Result or that the store refuses this cluster: in the end its
+// exports have been judged with both, and nobody else's objects.
+func TestAdmission(t *testing.T) {
+	report := func(kind cluster.Kind, name string, id cluster.ID) *resolve.ObjectReport {
+		return &resolve.ObjectReport{Ref: cluster.Ref{Kind: kind, Namespace: "shop", Name: name}, Cluster: id}
+	}
+	own, other := report(cluster.KindServiceExport, "own", "east"), report(cluster.KindServiceExport, "other", "west")
+	reports := iradix.New[*resolve.ObjectReport]()
+	for _, r := range []*resolve.ObjectReport{own, other, report(cluster.KindHTTPRoute, "own", "east")} {
+		reports, _, _ = reports.Insert([]byte(r.Key()), r)
+	}
+	res := &resolve.Result{Local: "east", Reports: reports, Gateways: iradix.New[*resolve.Gateway]()}
+	over, end := context.WithCancel(t.Context())
+	end()
+	denied := func() (federation.Leases, <-chan struct{}) { return federation.Leases{Denied: true}, nil }
+	result := func(f *feed) { f.follow(res, resolve.Delta{}) }
+	admission := func(f *feed) { f.admission(over, denied) }
+	for name, order := range map[string][2]func(*feed){"the Result first": {result, admission}, "the store first": {admission, result}} {
+		with := map[cluster.Ref]bool{} // what judging saw last of denied
+		f := &feed{local: "east", runs: func(...provision.Name) {}, need: func([]cluster.Ref) {}}
+		f.judged = func(refs []cluster.Ref) {
+			for _, r := range refs {
+				with[r] = f.denied.Load()
+			}
+		}
+		for _, do := range order {
+			do(f)
+		}
+		if _, foreign := with[other.Ref]; !with[own.Ref] || len(with) != 2 || foreign {
+			t.Errorf("%s: judged %v", name, with)
+		}
 	}
 }
