@@ -1,7 +1,6 @@
 package federation_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -29,13 +28,6 @@ func drained(r *loopRig, id cluster.ID) string {
 		return "no cluster"
 	}
 	return fmt.Sprintf("%d to %d", c.Drained, c.DrainTarget)
-}
-
-// nowhere is a store that can't be reached.
-type nowhere struct{ store.Store }
-
-func (nowhere) List(context.Context, string, int64) ([]store.KV, int64, error) {
-	return nil, 0, store.ErrUnavailable
 }
 
 // A drain goes on by the clock of whoever follows it, with nobody to drive it:
@@ -82,7 +74,7 @@ func TestDrain(t *testing.T) {
 
 		// Without the store, and in a new process without the store too.
 		at(4*time.Second, "west", "20 to 100")
-		st.breakWith(store.ErrUnavailable, nowhere{})
+		st.breakWith(store.ErrUnavailable, failing{err: store.ErrUnavailable})
 		at(8*time.Second, "west", "40 to 100")
 		r.stop()
 		time.Sleep(time.Until(began.Add(10*time.Second + federation.DefaultStoreGrace)))

@@ -68,11 +68,14 @@ func (s *switched) Watch(ctx context.Context, prefix string, after int64, delive
 	}
 }
 
-// denying is a store that refuses.
-type denying struct{ store.Store }
+// failing is a store that gives no list.
+type failing struct {
+	store.Store
+	err error
+}
 
-func (denying) List(context.Context, string, int64) ([]store.KV, int64, error) {
-	return nil, 0, store.ErrDenied
+func (f failing) List(context.Context, string, int64) ([]store.KV, int64, error) {
+	return nil, 0, f.err
 }
 
 // A store that refuses a cluster takes nothing away from it, and is told of until it
@@ -88,7 +91,7 @@ func TestDenied(t *testing.T) {
 		for _, x := range []struct {
 			next   store.Store
 			denied bool
-		}{{denying{mem}, true}, {mem, false}} {
+		}{{failing{mem, store.ErrDenied}, true}, {mem, false}} {
 			l, changed := r.Leases()
 			if l.Denied == x.denied {
 				t.Fatalf("denied already: %v", l.Denied)

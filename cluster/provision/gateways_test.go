@@ -31,10 +31,10 @@ type gatewayRig struct {
 	gateways *Gateways
 	registry *prometheus.Registry
 	stop     func()
+	asked    asked
 
 	mu    sync.Mutex
 	wants map[Name]*Gateway
-	asked asked
 }
 
 func (r *gatewayRig) start(c *kubernetes.Client) {
@@ -45,9 +45,9 @@ func (r *gatewayRig) start(c *kubernetes.Client) {
 	r.gateways, err = NewGateways(GatewaysConfig{
 		Local: "east", Client: c, Settings: shopGateway().settings, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registerer: r.registry, Rate: 500,
 		Want: func(n Name) (*Gateway, bool) {
+			r.asked.add(n)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.asked.add(n)
 			return r.wants[n], true
 		},
 		Names: func() []Name { r.mu.Lock(); defer r.mu.Unlock(); return slices.Collect(maps.Keys(r.wants)) },
@@ -114,33 +114,21 @@ func (r *gatewayRig) patch(k schema.GroupVersionResource, name string, sub []str
 	}
 }
 
-// counted waits until all that was written for names so far is counted.
-func (r *gatewayRig) counted(names ...Name) {
-	r.t.Helper()
-	r.mu.Lock()
-	before := maps.Clone(r.asked)
-	r.mu.Unlock()
-	r.gateways.Touch(names)
-	for _, n := range names {
-		r.await(n.String()+" is looked at again", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.asked[n] > before[n] })
-	}
-}
-
 // quiet fails if anything is written although nothing differs.
 func (r *gatewayRig) quiet(what string) {
 	r.t.Helper()
 	r.mu.Lock()
 	all := slices.Collect(maps.Keys(r.wants))
 	r.mu.Unlock()
-	r.counted(all...)
+	r.asked.settle(r.gateways.Touch, r.await, all...)
 	before, writes := r.versions(), sum(r.t, r.registry, "causeway_gateway_writes_total")
-	r.counted(all...)
+	r.asked.settle(r.gateways.Touch, r.await, all...)
 	last := Name{"shop", "last"}
 	r.want(last, &Gateway{Name: last, Class: "c", Ports: []GatewayPort{{corev1.ProtocolTCP, 1}}})
 	r.await("another Gateway comes", func() bool { return len(r.versions()) == len(before)+5 })
 	r.want(last, nil)
 	r.await("it goes", func() bool { return len(r.versions()) == len(before) })
-	r.counted(last)
+	r.asked.settle(r.gateways.Touch, r.await, last)
 	if n := sum(r.t, r.registry, "causeway_gateway_writes_total") - writes; n != 10 {
 		r.t.Errorf("%s: %d writes, though nothing but one Gateway came and went", what, n-10)
 	}

@@ -37,10 +37,10 @@ type rig struct {
 	prov     *Provisioner
 	registry *prometheus.Registry
 	stop     func()
+	asked    asked
 
 	mu       sync.Mutex
 	wants    map[Name]*Import
-	asked    asked
 	gateways []Crossing
 	open     atomic.Bool // gateways take connections
 	dir      string      // for the copy of the entry ports
@@ -76,9 +76,9 @@ func (r *rig) start(c *kubernetes.Client) {
 	r.prov, err = New(Config{
 		Local: "east", Client: c, Entries: r.entries, Logger: log, Registerer: r.registry, Rate: 500,
 		Want: func(n Name) (*Import, bool) {
+			r.asked.add(n)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.asked.add(n)
 			return r.wants[n], true
 		},
 		Names: func() []Name {
@@ -206,24 +206,29 @@ func sum(t *testing.T, registry *prometheus.Registry, name string) (n int) {
 
 // asked counts how often each name was asked for. One goroutine at a time looks at a name
 // and asks first, so that whoever is asked again has its former writes behind it, counted.
-type asked map[Name]int
-
-func (a *asked) add(n Name) {
-	if *a == nil {
-		*a = asked{}
-	}
-	(*a)[n]++
+type asked struct {
+	mu    sync.Mutex
+	times map[Name]int
 }
 
-// counted waits until all that was written for names so far is counted.
-func (r *rig) counted(names ...Name) {
-	r.t.Helper()
-	r.mu.Lock()
-	before := maps.Clone(r.asked)
-	r.mu.Unlock()
-	r.prov.Touch(names)
+func (a *asked) add(n Name) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.times == nil {
+		a.times = map[Name]int{}
+	}
+	a.times[n]++
+}
+
+// settle waits, by a rig's await, until all that was written for names so far is counted;
+// touch has them looked at again.
+func (a *asked) settle(touch func([]Name), await func(what string, ok func() bool), names ...Name) {
+	a.mu.Lock()
+	before := maps.Clone(a.times)
+	a.mu.Unlock()
+	touch(names)
 	for _, n := range names {
-		r.await(n.String()+" is looked at again", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.asked[n] > before[n] })
+		await(n.String()+" is looked at again", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.times[n] > before[n] })
 	}
 }
 
@@ -234,15 +239,15 @@ func (r *rig) quiet() {
 	r.mu.Lock()
 	all := slices.Collect(maps.Keys(r.wants))
 	r.mu.Unlock()
-	r.counted(all...)
+	r.asked.settle(r.prov.Touch, r.await, all...)
 	before := r.writes()
-	r.counted(all...)
+	r.asked.settle(r.prov.Touch, r.await, all...)
 	last := Name{"shop", fmt.Sprint("quiet-", before)}
 	r.want(last, &Import{Name: last, Headless: true, Sources: []Source{}})
 	r.await("a headless import", func() bool { return r.imported(last.Name) != nil })
 	r.want(last, nil)
 	r.await("it goes", func() bool { return r.imported(last.Name) == nil })
-	r.counted(last)
+	r.asked.settle(r.prov.Touch, r.await, last)
 	if n := r.writes() - before; n != 2 {
 		r.t.Errorf("%d writes, though nothing but one import came and went", n-2)
 	}
