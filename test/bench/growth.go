@@ -112,7 +112,7 @@ func turns(ctx context.Context, o options, sets []*set, ch change) (found []grow
 			if err != nil {
 				return nil, err
 			}
-			found[i].used = found[i].used.plus(m.used)
+			found[i].used = found[i].used.plus(m.agents)
 			found[i].samples = append(found[i].samples, m.samples...)
 		}
 	}

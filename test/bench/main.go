@@ -175,12 +175,12 @@ func latency(ctx context.Context, o options, r *report, dir string, log *slog.Lo
 	return memory(ctx, r, s)
 }
 
-// profiled measures a kind of change, and profiles the agents meanwhile if asked to.
+// profiled measures a kind of change, and profiles agents and driver meanwhile if asked to.
 func (s *set) profiled(ctx context.Context, o options, name string, ch change) (measured, error) {
 	if o.profile == "" {
 		return s.measure(ctx, ch, o.changes)
 	}
-	if err := s.profile(filepath.Join(o.profile, strings.ReplaceAll(name, " ", "-"))); err != nil {
+	if err := s.profile(filepath.Join(o.profile, name)); err != nil {
 		return measured{}, err
 	}
 	m, err := s.measure(ctx, ch, o.changes)

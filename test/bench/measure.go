@@ -127,7 +127,7 @@ type measured struct {
 	samples samples
 	// Bytes and responses per change and proxy that it concerned.
 	wire, payload, responses float64
-	used, etcd               usage // per change
+	bill                     // per change
 }
 
 // pause lies between changes, so that each begins with the set at rest.
@@ -168,8 +168,7 @@ func (s *set) measure(ctx context.Context, ch change, n int) (m measured, err er
 		return m, err
 	}
 	elapsed := time.Since(began)
-	m.used = usedAfter[0].minus(usedBefore[0]).less(idle[0], elapsed).per(n)
-	m.etcd = usedAfter[1].minus(usedBefore[1]).less(idle[1], elapsed).per(n)
+	m.bill = usedAfter.of(usedBefore, usage.minus).of(idle, func(u, rest usage) usage { return u.less(rest, elapsed).per(n) })
 	if err := s.calm(ctx, 300*time.Millisecond); err != nil {
 		return m, err
 	}
@@ -233,19 +232,31 @@ func (s *set) one(ctx context.Context, c int, e edit, resource string, concerned
 	return sample{time.Duration(slices.Min(w.at) - r.At), time.Duration(slices.Max(w.at) - r.At)}, nil
 }
 
-// allUsage is what the agents and etcd have used.
-func (s *set) allUsage() (out [2]usage, err error) {
-	if out[0], err = s.usage(); err != nil {
-		return out, err
+// bill is what the parts have used.
+type bill struct{ agents, etcd, driver usage }
+
+// of combines two bills part by part.
+func (b bill) of(o bill, f func(a, b usage) usage) bill {
+	return bill{f(b.agents, o.agents), f(b.etcd, o.etcd), f(b.driver, o.driver)}
+}
+
+// allUsage is what the parts have used since they began.
+func (s *set) allUsage() (b bill, err error) {
+	if b.agents, err = s.usage(); err != nil {
+		return b, err
 	}
 	r, err := s.store.ask(request{Usage: true})
-	out[1] = r.Usage
-	return out, err
+	if err != nil {
+		return b, err
+	}
+	b.etcd = r.Usage
+	b.driver, err = used()
+	return b, err
 }
 
 // idle is what the parts use per second while nothing changes: leases, gossip,
 // progress of watches. The answer of the first call is kept.
-func (s *set) idle(ctx context.Context) ([2]usage, error) {
+func (s *set) idle(ctx context.Context) (bill, error) {
 	if s.resting != nil {
 		return *s.resting, nil
 	}
@@ -260,7 +271,7 @@ func (s *set) idle(ctx context.Context) ([2]usage, error) {
 	case <-time.After(seconds * time.Second):
 	}
 	after, err := s.allUsage()
-	out := [2]usage{after[0].minus(before[0]).per(seconds), after[1].minus(before[1]).per(seconds)}
+	out := after.of(before, func(a, b usage) usage { return a.minus(b).per(seconds) })
 	s.resting = &out
 	return out, err
 }

@@ -104,10 +104,13 @@ type references struct {
 
 type content struct{ typeURL, name, version string }
 
+// refers reports whether resources of a type make Envoy ask for others.
+func refers(typeURL string) bool {
+	return typeURL == translate.TypeCluster || typeURL == translate.TypeListener
+}
+
+// of gives what a resource of such a type refers to.
 func (l *references) of(typeURL string, r resource) ([]reference, error) {
-	if typeURL != translate.TypeCluster && typeURL != translate.TypeListener {
-		return nil, nil
-	}
 	key := content{typeURL, r.name, r.version}
 	if v, ok := l.found.Load(key); ok {
 		return v.([]reference), nil

@@ -61,6 +61,7 @@ func runPart(in io.Reader, out io.Writer) error {
 		return err
 	}
 	var prof profiler
+	var gc collector
 	for {
 		var r request
 		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
@@ -76,9 +77,9 @@ func runPart(in io.Reader, out io.Writer) error {
 		case r.Heap:
 			resp.Heap, err = live()
 		case r.Hold:
-			resp.Cycle, err = hold()
+			resp.Cycle, err = gc.hold()
 		case r.Resume:
-			debug.SetGCPercent(100)
+			gc.resume()
 		case r.Profile != "":
 			err = prof.request(r.Profile)
 		default:
@@ -145,9 +146,16 @@ func live() (heap, error) {
 	return heap{Live: m.HeapAlloc, Objects: m.HeapObjects, Resident: rss << 10}, err
 }
 
+// collector is the process's collector of garbage.
+type collector struct {
+	held    bool
+	percent int // GOGC, while it is held
+}
+
 // hold collects garbage, measures what that takes, and lets no more be collected until
 // the next request says so.
-func hold() (cycle, error) {
+func (g *collector) hold() (cycle, error) {
+	g.resume()
 	runtime.GC() // so that those measured find nothing to free
 	before, err := used()
 	if err != nil {
@@ -163,8 +171,16 @@ func hold() (cycle, error) {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	debug.SetGCPercent(-1)
+	g.held, g.percent = true, debug.SetGCPercent(-1)
 	return cycle{CPU: (after.CPU - before.CPU) / times, Room: m.NextGC - min(m.NextGC, m.HeapAlloc)}, nil
+}
+
+// resume lets garbage be collected as before hold, if that was called.
+func (g *collector) resume() {
+	if g.held {
+		g.held = false
+		debug.SetGCPercent(g.percent)
+	}
 }
 
 // profiler writes profiles for who wants to know what a number is made of.

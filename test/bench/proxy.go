@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,10 +12,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/causeway-mesh/causeway/cluster/identity"
 	"github.com/causeway-mesh/causeway/xds/translate"
@@ -30,8 +25,7 @@ type proxy struct {
 	translate.Proxy
 	run     *arrivals
 	learned *references
-	conn    *grpc.ClientConn
-	stream  grpc.ClientStream
+	stream  *stream // receive's, but for close
 	ended   chan struct{}
 
 	responses atomic.Int64 // with something in them
@@ -65,30 +59,15 @@ func dial(ctx context.Context, p translate.Proxy, address string, ca *identity.A
 	if err != nil {
 		return nil, err
 	}
-	x.conn, err = grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(identity.ClientConfig(svid, ca, identity.Exactly(server)))),
-		// As large as Envoy's; fixed, so that gRPC's own pings are not counted.
-		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<20),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-			if err != nil {
-				return nil, err
-			}
-			return &counted{c, &x.wire}, nil
-		}))
+	x.stream, err = dialStream(ctx, address, discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName,
+		identity.ClientConfig(svid, ca, identity.Exactly(server)), &x.wire)
 	if err != nil {
 		return nil, err
 	}
-	const method = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName
-	x.stream, err = x.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method,
-		grpc.ForceCodecV2(plain{}), grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(64<<20))
-	if err != nil {
-		return nil, errors.Join(err, x.conn.Close())
-	}
 	node := &corev3.Node{Id: p.ID(), Cluster: string(p.Cluster)}
 	for _, t := range []string{translate.TypeCluster, translate.TypeListener} {
-		if err := x.stream.SendMsg(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: t}); err != nil {
-			return nil, errors.Join(err, x.conn.Close())
+		if err := x.stream.send(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: t}); err != nil {
+			return nil, errors.Join(err, x.stream.close())
 		}
 		node = nil
 	}
@@ -98,15 +77,15 @@ func dial(ctx context.Context, p translate.Proxy, address string, ca *identity.A
 
 // close ends the stream and waits for that.
 func (x *proxy) close() {
-	_ = x.conn.Close()
+	_ = x.stream.close()
 	<-x.ended
 }
 
 func (x *proxy) receive() {
 	defer close(x.ended)
 	for {
-		var raw []byte
-		if err := x.stream.RecvMsg(&raw); err != nil {
+		raw, err := x.stream.receive()
+		if err != nil {
 			x.mu.Lock()
 			x.err = fmt.Errorf("%s: %w", x.ID(), err)
 			x.mu.Unlock()
@@ -129,7 +108,7 @@ func (x *proxy) receive() {
 			x.mu.Lock()
 			x.err = fmt.Errorf("%s: %w", x.ID(), err)
 			x.mu.Unlock()
-			_ = x.conn.Close()
+			_ = x.stream.close()
 			return
 		}
 	}
@@ -137,7 +116,25 @@ func (x *proxy) receive() {
 
 // take notes a response, subscribes to what it refers to, and acknowledges it.
 func (x *proxy) take(resp discovery) error {
+	if err := x.note(resp); err != nil {
+		return err
+	}
+	return x.stream.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.typeURL, ResponseNonce: resp.nonce})
+}
+
+func (x *proxy) note(resp discovery) error {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	have := x.have[resp.typeURL]
+	for _, name := range resp.removed {
+		delete(have, name)
+	}
+	for _, r := range resp.resources {
+		have[r.name] = r.version
+	}
+	if !refers(resp.typeURL) {
+		return nil
+	}
 	before := map[reference]bool{}
 	count := func(r reference, by int) {
 		if _, seen := before[r]; !seen {
@@ -147,19 +144,13 @@ func (x *proxy) take(resp discovery) error {
 			delete(x.wanted, r)
 		}
 	}
-	replace := func(name, version string, refs []reference) {
+	replace := func(name string, refs []reference) {
 		for _, r := range refs {
 			count(r, 1)
 		}
 		for _, r := range x.refs[resp.typeURL][name] {
 			count(r, -1)
 		}
-		if version == "" {
-			delete(x.have[resp.typeURL], name)
-			delete(x.refs[resp.typeURL], name)
-			return
-		}
-		x.have[resp.typeURL][name] = version
 		if len(refs) > 0 {
 			x.refs[resp.typeURL][name] = refs
 		} else {
@@ -169,13 +160,12 @@ func (x *proxy) take(resp discovery) error {
 	for _, r := range resp.resources {
 		refs, err := x.learned.of(resp.typeURL, r)
 		if err != nil {
-			x.mu.Unlock()
 			return err
 		}
-		replace(r.name, r.version, refs)
+		replace(r.name, refs)
 	}
 	for _, name := range resp.removed {
-		replace(name, "", nil)
+		replace(name, nil)
 	}
 	subscribe, unsubscribe := map[string][]string{}, map[string][]string{}
 	for r, was := range before {
@@ -187,19 +177,17 @@ func (x *proxy) take(resp discovery) error {
 			delete(x.have[r.typeURL], r.name)
 		}
 	}
-	x.mu.Unlock()
-
 	for _, t := range translate.Types {
 		if len(subscribe[t])+len(unsubscribe[t]) == 0 {
 			continue
 		}
 		slices.Sort(subscribe[t])
 		slices.Sort(unsubscribe[t])
-		if err := x.stream.SendMsg(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: subscribe[t], ResourceNamesUnsubscribe: unsubscribe[t]}); err != nil {
+		if err := x.stream.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: subscribe[t], ResourceNamesUnsubscribe: unsubscribe[t]}); err != nil {
 			return err
 		}
 	}
-	return x.stream.SendMsg(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.typeURL, ResponseNonce: resp.nonce})
+	return nil
 }
 
 // state gives the versions that the proxy has, secrets left out, whose content is
@@ -226,33 +214,6 @@ func (x *proxy) has(want map[string]map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// counted counts what is read from a connection.
-type counted struct {
-	net.Conn
-	n *atomic.Int64
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.n.Add(int64(n))
-	return n, err
-}
-
-// plain sends protobuf messages and receives bytes.
-type plain struct{}
-
-func (plain) Name() string { return "proto" }
-
-func (plain) Marshal(v any) (mem.BufferSlice, error) {
-	b, err := proto.Marshal(v.(proto.Message))
-	return mem.BufferSlice{mem.SliceBuffer(b)}, err
-}
-
-func (plain) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
-	return nil
 }
 
 // arrivals tells who got what when.

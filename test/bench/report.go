@@ -84,7 +84,7 @@ func (r *report) latencies(m measured, p50, p99 time.Duration) {
 
 // cost reports what a change takes in all agents together.
 func (r *report) cost(m measured) {
-	r.figure(m.name+" change: CPU of all agents, of etcd", fmt.Sprintf("%s, %s", ms(m.used.CPU), ms(m.etcd.CPU)))
-	r.figure(m.name+" change: allocations of all agents", fmt.Sprintf("%d, %.0f kB", m.used.Allocs, float64(m.used.Bytes)/1e3))
+	r.figure(m.name+" change: CPU of all agents, of etcd, of the proxies", fmt.Sprintf("%s, %s, %s", ms(m.agents.CPU), ms(m.etcd.CPU), ms(m.driver.CPU)))
+	r.figure(m.name+" change: allocations of all agents", fmt.Sprintf("%d, %.0f kB", m.agents.Allocs, float64(m.agents.Bytes)/1e3))
 	r.figure(m.name+" change: on the wire per proxy", fmt.Sprintf("%.0f bytes in %.2f responses", m.wire, m.responses))
 }

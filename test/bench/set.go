@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,8 +45,9 @@ type set struct {
 	mu       sync.Mutex
 	proxies  [][]*proxy // by cluster: sidecars first
 	services int        // counts the changes
-	resting  *[2]usage  // per second, see idle
+	resting  *bill      // per second, see idle
 	closely  bool       // setup.Profile
+	own      profiler   // of the driver
 }
 
 // open starts etcd and sets up its users for a world's clusters.
@@ -210,25 +212,18 @@ func (s *set) of(role translate.Role, c int) (out []*proxy) {
 
 // settle waits until all that was delivered anywhere has reached every proxy.
 func (s *set) settle() error {
-	var newest int64
-	for c, a := range s.agents {
-		if a == nil {
-			continue
-		}
-		r, err := a.ask(request{Settle: &settle{Flush: true}})
-		if err != nil {
-			return err
-		}
-		_ = c
-		newest = max(newest, r.Revision)
+	answers, err := s.askAgents(func(int) request { return request{Settle: &settle{Flush: true}} })
+	if err != nil {
+		return err
 	}
-	for c, a := range s.agents {
-		if a == nil {
-			continue
-		}
-		if _, err := a.ask(request{Settle: &settle{Revision: newest, Proxies: len(s.proxies[c])}}); err != nil {
-			return err
-		}
+	var newest int64
+	for _, a := range answers {
+		newest = max(newest, a.Revision)
+	}
+	if _, err := s.askAgents(func(c int) request {
+		return request{Settle: &settle{Revision: newest, Proxies: len(s.proxies[c])}}
+	}); err != nil {
+		return err
 	}
 	return s.healthy()
 }
@@ -267,63 +262,56 @@ func (s *set) healthy() error {
 	return errors.Join(errs...)
 }
 
-// usage sums up what the parts have used, etcd left out.
-func (s *set) usage() (total usage, err error) {
-	for _, a := range s.agents {
+// askAgents sends each agent that runs a request, one after the other, and gives the
+// answers. All are asked, also when one fails.
+func (s *set) askAgents(r func(c int) request) (out []response, err error) {
+	for c, a := range s.agents {
 		if a == nil {
 			continue
 		}
-		r, err := a.ask(request{Usage: true})
-		if err != nil {
-			return total, err
-		}
-		total = total.plus(r.Usage)
+		answer, e := a.ask(r(c))
+		out, err = append(out, answer), errors.Join(err, e)
 	}
-	return total, nil
+	return out, err
+}
+
+// usage sums up what the agents have used.
+func (s *set) usage() (total usage, err error) {
+	answers, err := s.askAgents(func(int) request { return request{Usage: true} })
+	for _, a := range answers {
+		total = total.plus(a.Usage)
+	}
+	return total, err
 }
 
 // hold keeps the agents from collecting garbage until resume, and says what a collection
 // takes in all of them together.
 func (s *set) hold() (total cycle, err error) {
-	for _, a := range s.agents {
-		if a == nil {
-			continue
-		}
-		r, err := a.ask(request{Hold: true})
-		if err != nil {
-			return total, err
-		}
-		total.CPU += r.Cycle.CPU
-		total.Room += r.Cycle.Room
+	answers, err := s.askAgents(func(int) request { return request{Hold: true} })
+	for _, a := range answers {
+		total.CPU += a.Cycle.CPU
+		total.Room += a.Cycle.Room
 	}
-	return total, nil
+	return total, err
 }
 
+// resume ends hold. Agents that were not held go on as they do.
 func (s *set) resume() error {
-	var errs []error
-	for _, a := range s.agents {
-		if a != nil {
-			_, err := a.ask(request{Resume: true})
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	_, err := s.askAgents(func(int) request { return request{Resume: true} })
+	return err
 }
 
+// profile begins to profile the agents and the driver into files whose names begin with
+// what is given, until "-" writes them.
 func (s *set) profile(into string) error {
-	for c, a := range s.agents {
-		if a == nil {
-			continue
+	name := func(part string) string {
+		if into == "-" {
+			return into
 		}
-		to := into
-		if into != "-" {
-			to = fmt.Sprintf("%s-c%d", into, c)
-		}
-		if _, err := a.ask(request{Profile: to}); err != nil {
-			return err
-		}
+		return strings.ReplaceAll(into, " ", "-") + "-" + part
 	}
-	return nil
+	_, err := s.askAgents(func(c int) request { return request{Profile: name(fmt.Sprintf("c%d", c))} })
+	return errors.Join(err, s.own.request(name("driver")))
 }
 
 // String makes a world fit for a log.
