@@ -25,7 +25,7 @@ func (l *ledger) ack(k kind, f *flight, now time.Time) {
 		e.heldSeq = e.offerSeq
 		l.setHeld(e, version, facts)
 		if e.rejection != nil && e.rejection.Version == version {
-			l.note(event{what: eventHealed, kind: k, name: e.name, rejection: e.rejection})
+			l.note(event{what: eventHealed, key: e.key, rejection: e.rejection})
 			l.setRejection(e, nil)
 		}
 		l.release(&e.sentMark, now)
@@ -44,7 +44,7 @@ func (l *ledger) ack(k kind, f *flight, now time.Time) {
 func (l *ledger) nack(k kind, f *flight, message string, now time.Time) {
 	t := l.types[k]
 	t.nacks++
-	l.note(event{what: eventNacked, kind: k, count: len(f.entries), message: clip(message)})
+	l.note(event{what: eventNacked, key: key{Kind: k}, count: len(f.entries), message: clip(message)})
 	if len(f.entries) > 1 {
 		for _, e := range f.entries {
 			if !e.dead && e.offer != l.wanted(e) {
@@ -72,15 +72,15 @@ func (l *ledger) nack(k kind, f *flight, message string, now time.Time) {
 		attempts += e.rejection.Attempts
 	}
 	subject := ""
-	if r, ok := l.res.Get(k.url(), e.name); ok {
+	if r, ok := l.res.Get(k.URL(), e.Name); ok {
 		subject = r.Subject
 	}
 	l.unqueue(e)
 	l.setRejection(e, &Rejection{
-		TypeURL: k.url(), Name: e.name, Subject: subject, Version: version, Message: clip(message),
+		TypeURL: k.URL(), Name: e.Name, Subject: subject, Version: version, Message: clip(message),
 		Attempts: attempts, At: now, RetryAt: now.Add(l.backoff(attempts)),
 	})
-	l.note(event{what: eventRejected, kind: k, name: e.name, rejection: e.rejection})
+	l.note(event{what: eventRejected, key: e.key, rejection: e.rejection})
 }
 
 // retract queues an entry whose rejected offer is out of date: it is not tried
@@ -114,8 +114,7 @@ func clip(s string) string {
 // event is something that the stream logs or counts.
 type event struct {
 	what      eventKind
-	kind      kind
-	name      string
+	key       // without a name: of all of its kind
 	count     int
 	message   string
 	rejection *Rejection

@@ -72,11 +72,11 @@ func (c *client) connect() {
 
 func (c *client) open(k kind) {
 	names := slices.Sorted(maps.Keys(c.named[k]))
-	if k.onDemand() && len(names) == 0 {
+	if k.OnDemand() && len(names) == 0 {
 		return
 	}
 	c.asked[k] = true
-	req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: names, InitialResourceVersions: map[string]string{}}
+	req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.URL(), ResourceNamesSubscribe: names, InitialResourceVersions: map[string]string{}}
 	for name, t := range c.have[k] {
 		req.InitialResourceVersions[name] = t.version
 	}
@@ -95,8 +95,8 @@ func (c *client) warming() bool {
 }
 
 // receive takes a response and answers it.
-func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse, a *analyst) {
-	k, _ := kindOf(resp.GetTypeUrl())
+func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse) {
+	k, _ := translate.KindOf(resp.GetTypeUrl())
 	bad := ""
 	for _, r := range resp.GetResources() {
 		if c.refuse(k, r.GetName(), r.GetVersion()) {
@@ -114,20 +114,23 @@ func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse, a *analyst) {
 			continue
 		}
 		// Of a rejected response, Envoy keeps the good clusters and listeners alone.
-		if k.onDemand() && !c.named[k][r.GetName()] {
+		if k.OnDemand() && !c.named[k][r.GetName()] {
 			continue // it was on its way when the client lost interest
 		}
-		if bad == "" || !k.onDemand() {
-			f := a.facts(k, &translate.Resource{Name: r.GetName(), Version: r.GetVersion(), Body: r.GetResource()})
-			c.take(k, r.GetName(), &taken{version: r.GetVersion(), refs: f.refs, reported: bad == ""})
+		if bad == "" || !k.OnDemand() {
+			m, err := r.GetResource().UnmarshalNew()
+			if err != nil {
+				panic(err)
+			}
+			c.take(k, r.GetName(), &taken{version: r.GetVersion(), refs: translate.FactsOf(r.GetName(), m).Refs, reported: bad == ""})
 		}
 	}
 	for _, name := range resp.GetRemovedResources() {
-		if bad == "" || !k.onDemand() {
+		if bad == "" || !k.OnDemand() {
 			c.lose(k, name)
 		}
 	}
-	ack := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResponseNonce: resp.GetNonce()}
+	ack := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.URL(), ResponseNonce: resp.GetNonce()}
 	if bad != "" {
 		c.nacks++
 		ack.ErrorDetail = &statuspb.Status{Code: 13, Message: "bad: " + bad}
@@ -152,7 +155,7 @@ func (c *client) take(k kind, name string, t *taken) {
 	switch k {
 	case kindCluster:
 		for _, ref := range t.refs {
-			if ref.kind == kindEndpoint && (old == nil || old.version != t.version) {
+			if ref.Kind == kindEndpoint && (old == nil || old.version != t.version) {
 				t.warming = true
 			}
 		}
@@ -171,25 +174,25 @@ func (c *client) take(k kind, name string, t *taken) {
 			c.replace(old, t.version)
 		}
 		for _, ref := range t.refs {
-			if c.refused[ref.name] || ref.kind != kindCluster {
+			if c.refused[ref.Name] || ref.Kind != kindCluster {
 				continue
 			}
-			cl := c.have[kindCluster][ref.name]
+			cl := c.have[kindCluster][ref.Name]
 			if cl == nil || !cl.active {
-				c.fault(k.String(), name, t.version, "came before cluster", ref.name)
+				c.fault(k.String(), name, t.version, "came before cluster", ref.Name)
 				continue
 			}
 			for _, ref := range cl.refs {
-				if ref.kind == kindListener && !c.refused[ref.name] && (old == nil || old.version != t.version) {
+				if ref.Kind == kindListener && !c.refused[ref.Name] && (old == nil || old.version != t.version) {
 					_, life := lives(t.version)
-					c.follow(ref.name, k.String()+" "+name+" "+t.version, life)
+					c.follow(ref.Name, k.String()+" "+name+" "+t.version, life)
 				}
 			}
 		}
 		for _, ref := range t.refs {
-			if ref.kind == kindRoute && k == kindListener && (old == nil || old.version != t.version) {
+			if ref.Kind == kindRoute && k == kindListener && (old == nil || old.version != t.version) {
 				life, _ := lives(t.version)
-				c.begin(name+" "+t.version, ref.name, life)
+				c.begin(name+" "+t.version, ref.Name, life)
 			}
 		}
 	}
@@ -230,13 +233,13 @@ func (c *client) follow(listener, what string, life int) {
 		return
 	}
 	for _, ref := range l.refs {
-		if ref.kind != kindRoute || c.refused[ref.name] {
+		if ref.Kind != kindRoute || c.refused[ref.Name] {
 			continue
 		}
-		if c.have[kindRoute][ref.name] == nil {
-			c.fault(what, "came before routes", ref.name)
+		if c.have[kindRoute][ref.Name] == nil {
+			c.fault(what, "came before routes", ref.Name)
 		}
-		c.begin(what, ref.name, life)
+		c.begin(what, ref.Name, life)
 	}
 }
 
@@ -246,8 +249,8 @@ func (c *client) replace(old *taken, version string) {
 		return
 	}
 	for _, ref := range old.refs {
-		if ref.kind == kindRoute {
-			c.draining[ref.name]++
+		if ref.Kind == kindRoute {
+			c.draining[ref.Name]++
 		}
 	}
 }
@@ -261,7 +264,7 @@ func (c *client) drained() {
 // live reports whether a listener that does not drain has the routes.
 func (c *client) live(route string) bool {
 	for _, l := range c.have[kindListener] {
-		if slices.Contains(l.refs, key{kindRoute, route}) {
+		if slices.Contains(l.refs, key{Kind: kindRoute, Name: route}) {
 			return true
 		}
 	}
@@ -270,7 +273,7 @@ func (c *client) live(route string) bool {
 
 func (c *client) warmed(endpoints string) {
 	for name, cl := range c.have[kindCluster] {
-		if slices.Contains(cl.refs, key{kindEndpoint, endpoints}) {
+		if slices.Contains(cl.refs, key{Kind: kindEndpoint, Name: endpoints}) {
 			cl.warming, cl.active = false, true
 			delete(c.refused, name)
 		}
@@ -289,7 +292,7 @@ func (c *client) lose(k kind, name string) {
 	case kindCluster:
 		for _, by := range []kind{kindListener, kindRoute} {
 			for n, t := range c.have[by] {
-				if slices.Contains(t.refs, key{k, name}) && (by == kindListener || c.live(n) && !c.refused[n]) {
+				if slices.Contains(t.refs, key{Kind: k, Name: name}) && (by == kindListener || c.live(n) && !c.refused[n]) {
 					c.fault("cluster", name, "went while", by.String(), n, "refers to it")
 				}
 			}
@@ -305,8 +308,8 @@ func (c *client) resubscribe() {
 		want := map[string]bool{}
 		for _, t := range c.have[by] {
 			for _, ref := range t.refs {
-				if ref.kind == k {
-					want[ref.name] = true
+				if ref.Kind == k {
+					want[ref.Name] = true
 				}
 			}
 		}
@@ -315,7 +318,7 @@ func (c *client) resubscribe() {
 				want[name] = true
 			}
 		}
-		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url()}
+		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.URL()}
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			if !c.named[k][name] {
 				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)

@@ -149,21 +149,25 @@ func FuzzTranslate(f *testing.F) {
 			}
 			in += len(data)
 		}
+		limits, _ := Limits{}.complete()
 		for p, s := range m.states {
 			for k := range kinds {
-				for name, x := range s.Resources.All(k.url()) {
+				for name, x := range s.Resources.All(k.URL()) {
 					out += len(x.Body.Value)
-					found := new(analyst).analyse(k, x)
-					// What it was put together from says the same as the whole.
-					if whole := (&translate.Resource{Name: x.Name, Version: x.Version, Body: x.Body}); !slices.Equal(new(analyst).analyse(k, whole).refs, found.refs) {
-						t.Errorf("%s %s of %s refers to other things than its parts", k, name, p.ID())
+					if err := unfit(k, x, &limits); err != nil {
+						t.Errorf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, err)
 					}
-					if found.err != nil {
-						t.Errorf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, found.err)
+					// What the proxy makes of the bytes is what was seen in the making.
+					m, err := x.Body.UnmarshalNew()
+					if err != nil {
+						t.Fatalf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, err)
 					}
-					for _, ref := range found.refs {
-						if _, ok := s.Resources.Get(ref.kind.url(), ref.name); !ok && ref.name != "none" { // of what has nowhere to go
-							t.Errorf("%s %s of %s refers to %s %q, which is not there", k, name, p.ID(), ref.kind, ref.name)
+					if read := translate.FactsOf(name, m); read.Err != nil || !slices.Equal(read.Refs, x.Facts.Refs) {
+						t.Errorf("%s %s of %s refers to %v and not to %v, or is not valid: %v", k, name, p.ID(), read.Refs, x.Facts.Refs, read.Err)
+					}
+					for _, ref := range x.Facts.Refs {
+						if _, ok := s.Resources.Get(ref.Kind.URL(), ref.Name); !ok && ref.Name != "none" { // of what has nowhere to go
+							t.Errorf("%s %s of %s refers to %s %q, which is not there", k, name, p.ID(), ref.Kind, ref.Name)
 						}
 					}
 				}
@@ -299,7 +303,7 @@ func TestEnvoyTakesWhatIsMade(t *testing.T) {
 			for _, x := range batch {
 				if err := check(x.State); err != nil {
 					found = true
-					t.Errorf("world %s: string(%q) []byte(%q): %s: %.3000s", x.name, x.world, x.edits, x.ID(), err)
+					t.Errorf("world %s: string(%q) []byte(%q): %s: %.3000s", x.Name, x.world, x.edits, x.ID(), err)
 				}
 			}
 			if !found {

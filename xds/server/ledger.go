@@ -22,8 +22,7 @@ const maxName = 4096
 //     flight, a suspect, or rejected;
 //   - at most one response of a kind is in flight.
 type ledger struct {
-	limits  Limits
-	analyst *analyst
+	limits Limits
 
 	res   *translate.Resources // what the proxy is to have; nil: not known yet
 	types [kinds]*typeState
@@ -123,9 +122,9 @@ type entry struct {
 	sentMark *mark // the same for what is offered
 }
 
-func newLedger(limits Limits, a *analyst) *ledger {
+func newLedger(limits Limits) *ledger {
 	l := &ledger{
-		limits: limits, analyst: a,
+		limits:    limits,
 		referrers: map[key]map[*entry]int{}, rejected: map[*entry]struct{}{}, timers: map[*entry]time.Time{},
 	}
 	for k := range l.types {
@@ -165,7 +164,7 @@ func (l *ledger) apply(b batch, now time.Time) {
 		for name := range b.names[k] {
 			e := t.entries[name]
 			if e == nil {
-				if _, ok := l.res.Get(k.url(), name); !ok || !t.wildcard {
+				if _, ok := l.res.Get(k.URL(), name); !ok || !t.wildcard {
 					continue
 				}
 				e = l.enter(k, name)
@@ -188,17 +187,17 @@ func (l *ledger) sync(k kind, now time.Time) {
 		return
 	}
 	if t.wildcard {
-		for name := range l.res.All(k.url()) {
+		for name := range l.res.All(k.URL()) {
 			if t.entries[name] == nil {
 				l.enter(k, name)
 			}
 		}
 	}
 	for _, e := range t.entries {
-		r, ok := l.res.Get(k.url(), e.name)
+		r, ok := l.res.Get(k.URL(), e.Name)
 		if ok && e.held == r.Version && e.heldFacts == nil {
-			l.setHeld(e, r.Version, l.analyst.facts(k, r))
-			for _, ref := range e.heldFacts.refs {
+			l.setHeld(e, r.Version, r.Facts)
+			for _, ref := range e.heldFacts.Refs {
 				l.expect(ref, l.marks.held, now)
 			}
 		}
@@ -211,14 +210,14 @@ func (l *ledger) sync(k kind, now time.Time) {
 }
 
 func (l *ledger) enter(k kind, name string) *entry {
-	e := &entry{key: key{k, name}, wantSeq: l.seq}
+	e := &entry{key: key{Kind: k, Name: name}, wantSeq: l.seq}
 	l.types[k].entries[name] = e
 	return e
 }
 
 // forget drops an entry: the proxy neither has nor wants it any more.
 func (l *ledger) forget(e *entry, now time.Time) {
-	t := l.types[e.kind]
+	t := l.types[e.Kind]
 	l.withdraw(e)
 	l.certain(e)
 	l.setHeld(e, "", nil)
@@ -231,13 +230,13 @@ func (l *ledger) forget(e *entry, now time.Time) {
 		t.named--
 	}
 	e.dead = true
-	delete(t.entries, e.name)
+	delete(t.entries, e.Name)
 	l.epoch++
 }
 
 func (l *ledger) queue(e *entry) {
 	l.unqueue(e)
-	l.types[e.kind].fresh.add(e)
+	l.types[e.Kind].fresh.add(e)
 	e.fresh = true
 	if e.mark == nil {
 		e.mark = l.marks.retain()
@@ -245,7 +244,7 @@ func (l *ledger) queue(e *entry) {
 }
 
 func (l *ledger) unqueue(e *entry) {
-	t := l.types[e.kind]
+	t := l.types[e.Kind]
 	switch {
 	case e.fresh:
 		t.fresh.remove(e)
@@ -279,16 +278,16 @@ func (q *line) remove(e *entry) {
 
 // setHeld records which version the proxy has.
 func (l *ledger) setHeld(e *entry, version string, f *facts) {
-	t := l.types[e.kind]
+	t := l.types[e.Kind]
 	if e.held != "" {
-		t.heldSum -= sum(e.name, e.held)
+		t.heldSum -= sum(e.Name, e.held)
 		t.holds--
 		if e.heldFacts == nil {
 			t.unknown--
 		}
 	}
 	if version != "" {
-		t.heldSum += sum(e.name, version)
+		t.heldSum += sum(e.Name, version)
 		t.holds++
 		if f == nil {
 			t.unknown++
@@ -305,7 +304,7 @@ func (l *ledger) withdraw(e *entry) {
 	if !e.offered {
 		return
 	}
-	l.types[e.kind].offerSum -= sum(e.name, e.offer) - sum(e.name, e.held)
+	l.types[e.Kind].offerSum -= sum(e.Name, e.offer) - sum(e.Name, e.held)
 	l.refer(e, e.offerFacts, -1)
 	e.offered, e.offer, e.offerFacts = false, "", nil
 }
@@ -343,14 +342,14 @@ func (e *entry) refs() []key {
 	if e.heldFacts == nil {
 		return nil
 	}
-	return e.heldFacts.refs
+	return e.heldFacts.Refs
 }
 
 func (l *ledger) refer(e *entry, f *facts, n int) {
 	if f == nil {
 		return
 	}
-	for _, ref := range f.refs {
+	for _, ref := range f.Refs {
 		by := l.referrers[ref]
 		if by == nil {
 			by = map[*entry]int{}

@@ -109,7 +109,7 @@ func TestSlowReaderKeepsNobodyWaiting(t *testing.T) {
 
 func (w world) get(t *testing.T, k kind, name string) proto.Message {
 	t.Helper()
-	m, err := w[k.url()][name].Body.UnmarshalNew()
+	m, err := w[k.URL()][name].Body.UnmarshalNew()
 	if err != nil {
 		t.Fatal(err)
 	}

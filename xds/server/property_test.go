@@ -10,12 +10,13 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"pgregory.net/rapid"
+
+	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
 // driver joins a ledger and a client by two queues, under a clock of its own.
 type driver struct {
 	t     *rapid.T
-	a     *analyst
 	c     *client
 	l     *ledger
 	wire  []*discoveryv3.DeltaDiscoveryResponse
@@ -48,7 +49,7 @@ func (d *driver) pump() {
 
 func (d *driver) connect(limits Limits) {
 	d.t.Log("connect")
-	d.l, d.wire = newLedger(limits, d.a), nil
+	d.l, d.wire = newLedger(limits), nil
 	if len(d.c.have[kindCluster])+len(d.c.have[kindListener]) == 0 {
 		d.c.drained() // nobody can tell it from a new one
 	}
@@ -67,7 +68,7 @@ func (d *driver) set(w world) {
 	b := batch{seq: uint64(d.rev), res: w.resources(), stamp: Stamp{d.rev, d.now}, full: rapid.IntRange(0, 9).Draw(d.t, "full") == 0}
 	for _, m := range []map[string][]string{ch.Changed, ch.Removed} {
 		for typeURL, names := range m {
-			k, _ := kindOf(typeURL)
+			k, _ := translate.KindOf(typeURL)
 			if b.names[k] == nil {
 				b.names[k] = map[string]struct{}{}
 			}
@@ -87,7 +88,7 @@ func (d *driver) deliver() bool {
 	resp := d.wire[0]
 	d.t.Logf("response %v", resp)
 	d.wire = d.wire[1:]
-	d.c.receive(resp, d.a)
+	d.c.receive(resp)
 	if len(d.c.faults) > 0 {
 		d.t.Fatal(strings.Join(d.c.faults, "\n"))
 	}
@@ -101,7 +102,7 @@ func (d *driver) serve() bool {
 	req := d.c.out[0]
 	d.t.Logf("request %v", req)
 	d.c.out = d.c.out[1:]
-	k, _ := kindOf(req.GetTypeUrl())
+	k, _ := translate.KindOf(req.GetTypeUrl())
 	if err := d.l.request(k, req, d.now); err != nil {
 		d.t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func (d *driver) mutate() world {
 		return "chain"
 	}
 	gone := func(route string) {
-		if w[kindRoute.url()][route] != nil {
+		if w[kindRoute.URL()][route] != nil {
 			w.drop(kindRoute, route)
 			d.lives[route]++
 		}
@@ -164,12 +165,11 @@ func (d *driver) mutate() world {
 			w.put(kindRoute, version("r-"+a+"-"+b+"-"+of(r)+"-"+of("chained")), routes(r, a, b))
 		}
 	}
-	a := d.a
 	for _, k := range []kind{kindListener, kindRoute} {
-		for _, r := range w[k.url()] {
-			for _, ref := range a.facts(k, r).refs {
-				if ref.kind == kindCluster {
-					used[ref.name] = true
+		for _, r := range w[k.URL()] {
+			for _, ref := range r.Facts.Refs {
+				if ref.Kind == kindCluster {
+					used[ref.Name] = true
 				}
 			}
 		}
@@ -177,7 +177,7 @@ func (d *driver) mutate() world {
 	if !used["chain"] && rapid.Bool().Draw(t, "unchain") {
 		w.drop(kindCluster, "chain").drop(kindListener, "chaining")
 		gone("chained")
-	} else if have := w[kindListener.url()]["chaining"] != nil; used["chain"] && !have || have && rapid.IntRange(0, 3).Draw(t, "chained") == 0 {
+	} else if have := w[kindListener.URL()]["chaining"] != nil; used["chain"] && !have || have && rapid.IntRange(0, 3).Draw(t, "chained") == 0 {
 		c := pick()
 		w.put(kindCluster, "chain", chainCluster("chain", "chaining"))
 		w.put(kindListener, version("chaining"+of("chained")), httpListener("chaining", 999, "chained"))
@@ -185,7 +185,7 @@ func (d *driver) mutate() world {
 	}
 	for i := range 5 {
 		c := v("c", i)
-		have := w[kindCluster.url()][c] != nil
+		have := w[kindCluster.URL()][c] != nil
 		switch {
 		case !used[c] && rapid.Bool().Draw(t, "remove"):
 			w.drop(kindCluster, c).drop(kindEndpoint, "eds/"+c)
@@ -194,7 +194,7 @@ func (d *driver) mutate() world {
 			w.put(kindCluster, version("c"), edsCluster(c, time.Second))
 			have = true
 		}
-		if e := w[kindEndpoint.url()]["eds/"+c]; have && (e == nil || rapid.Bool().Draw(t, "endpoints")) {
+		if e := w[kindEndpoint.URL()]["eds/"+c]; have && (e == nil || rapid.Bool().Draw(t, "endpoints")) {
 			w.put(kindEndpoint, version("e"), endpoints(c, 1, 2))
 		}
 	}
@@ -213,7 +213,7 @@ func testAnyOrder(t *testing.T) {
 			Warm: 1000 * time.Hour, Linger: 3 * time.Second, ResponseBytes: rapid.SampledFrom([]int{200, 1000, 1 << 20}).Draw(t, "size"),
 		}.complete()
 		d := &driver{
-			t: t, a: &analyst{}, c: newClient(), world: newWorld(), now: time.Unix(1e9, 0),
+			t: t, c: newClient(), world: newWorld(), now: time.Unix(1e9, 0),
 			bad: map[string]bool{}, lives: map[string]int{},
 		}
 		d.c.refuse = func(_ kind, _, version string) bool { return d.bad[version] }
@@ -277,23 +277,23 @@ func (d *driver) check() {
 	for e := range d.l.rejected {
 		rejected[e.key] = true
 		if !d.bad[d.l.wanted(e)] {
-			t.Errorf("%s %s is set aside though nothing is wrong with it", e.kind, e.name)
+			t.Errorf("%s %s is set aside though nothing is wrong with it", e.Kind, e.Name)
 		}
 	}
 	for k := range kinds {
-		for name, r := range d.world[k.url()] {
-			if k.onDemand() && !d.c.named[k][name] {
+		for name, r := range d.world[k.URL()] {
+			if k.OnDemand() && !d.c.named[k][name] {
 				continue
 			}
 			got := d.c.have[k][name]
 			switch {
-			case rejected[key{k, name}]:
+			case rejected[key{Kind: k, Name: name}]:
 			case got == nil || got.version != r.Version:
 				t.Errorf("%s %s: want %s, client has %+v", k, name, r.Version, got)
 			}
 		}
 		for name, got := range d.c.have[k] {
-			if d.world[k.url()][name] != nil {
+			if d.world[k.URL()][name] != nil {
 				continue
 			}
 			// What something refused may still need stays: after a reconnect the server

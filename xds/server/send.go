@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +117,7 @@ func (l *ledger) suspects(t *typeState, idle bool) []parcel {
 				continue
 			}
 			p := parcel{e: e, f: e.offerFacts}
-			p.r, _ = l.res.Get(e.kind.url(), e.name)
+			p.r, _ = l.res.Get(e.Kind.URL(), e.Name)
 			out = append(out, p)
 		}
 		t.suspects = t.suspects[1:]
@@ -131,7 +130,7 @@ func (l *ledger) suspects(t *typeState, idle bool) []parcel {
 
 // wanted is the version that the proxy is to have; "": none.
 func (l *ledger) wanted(e *entry) string {
-	if r, ok := l.res.Get(e.kind.url(), e.name); ok {
+	if r, ok := l.res.Get(e.Kind.URL(), e.Name); ok {
 		return r.Version
 	}
 	return ""
@@ -139,7 +138,7 @@ func (l *ledger) wanted(e *entry) string {
 
 // decide says what is to happen with a queued entry.
 func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
-	r, exists := l.res.Get(e.kind.url(), e.name)
+	r, exists := l.res.Get(e.Kind.URL(), e.Name)
 	want := ""
 	if exists {
 		want = r.Version
@@ -154,30 +153,27 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 		return l.decideRemoval(e, now)
 	}
 	e.lingerTo, e.lingered, e.deferred = time.Time{}, false, false
-	f := l.analyst.facts(e.kind, r)
+	f := r.Facts
 	if e.held == want && e.heldFacts == nil {
 		l.setHeld(e, want, f)
 		l.epoch++
 	}
-	if f.err == nil && len(r.Body.GetValue()) > l.limits.ResourceBytes {
-		f = &facts{err: fmt.Errorf("it has %d bytes: more than the limit of %d", len(r.Body.GetValue()), l.limits.ResourceBytes)}
-	}
-	if f.err != nil {
+	if err := unfit(e.Kind, r, &l.limits); err != nil {
 		l.setRejection(e, &Rejection{
-			TypeURL: e.kind.url(), Name: e.name, Subject: r.Subject, Version: want,
-			Message: f.err.Error(), HeldBack: true, Attempts: 1, At: now,
+			TypeURL: e.Kind.URL(), Name: e.Name, Subject: r.Subject, Version: want,
+			Message: err.Error(), HeldBack: true, Attempts: 1, At: now,
 		})
-		l.note(event{what: eventRejected, kind: e.kind, name: e.name, rejection: e.rejection})
+		l.note(event{what: eventRejected, key: e.key, rejection: e.rejection})
 		return rest, parcel{}
 	}
 	if e.held == want && !e.uncertain() && !e.force && e.rejection == nil {
 		return rest, parcel{}
 	}
-	if e.held != want && !e.kind.gated() {
+	if e.held != want && !gated(e.Kind) {
 		return put, parcel{e, r, f}
 	}
-	for _, ref := range f.refs {
-		if e.held != want && (ref.kind == kindCluster && !l.ready(ref.name, e.wantSeq) || l.stale(ref, e.wantSeq)) {
+	for _, ref := range f.Refs {
+		if e.held != want && (ref.Kind == kindCluster && !l.ready(ref.Name, e.wantSeq) || l.stale(ref, e.wantSeq)) {
 			return wait, parcel{}
 		}
 	}
@@ -185,13 +181,13 @@ func (l *ledger) decide(e *entry, now time.Time) (step, parcel) {
 }
 
 // gated reports whether resources of the kind wait for the clusters they name.
-func (k kind) gated() bool { return k == kindListener || k == kindRoute }
+func gated(k kind) bool { return k == kindListener || k == kindRoute }
 
 // ready reports whether a listener or route of a batch may name the cluster: the
 // proxy has it and can use it, or will never have it.
 func (l *ledger) ready(name string, seq uint64) bool {
 	t := l.types[kindCluster]
-	r, exists := l.res.Get(kindCluster.url(), name)
+	r, exists := l.res.Get(kindCluster.URL(), name)
 	e := t.entries[name]
 	switch {
 	case !t.seen:
@@ -205,7 +201,7 @@ func (l *ledger) ready(name string, seq uint64) bool {
 	}
 	refs := e.refs()
 	if e.heldFacts == nil && exists { // from an earlier stream: it led to the same listener
-		refs = l.analyst.facts(kindCluster, r).refs
+		refs = r.Facts.Refs
 	}
 	return l.warmed(e) && !slices.ContainsFunc(refs, func(ref key) bool { return l.blind(ref, seq) })
 }
@@ -217,13 +213,13 @@ func (l *ledger) warmed(e *entry) bool {
 		return true
 	}
 	for _, ref := range e.refs() {
-		if !ref.kind.onDemand() {
+		if !ref.Kind.OnDemand() {
 			continue
 		}
-		if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
+		if _, exists := l.res.Get(ref.Kind.URL(), ref.Name); !exists {
 			continue
 		}
-		if r := l.types[ref.kind].entries[ref.name]; r == nil || (r.held == "" || r.owed) && r.rejection == nil {
+		if r := l.types[ref.Kind].entries[ref.Name]; r == nil || (r.held == "" || r.owed) && r.rejection == nil {
 			return false
 		}
 	}
@@ -235,11 +231,11 @@ func (l *ledger) warmed(e *entry) bool {
 // blind reports whether a cluster's reference leads to an internal listener that takes
 // no connections yet, or would answer them by routes older than the batch.
 func (l *ledger) blind(ref key, seq uint64) bool {
-	if ref.kind != kindListener {
+	if ref.Kind != kindListener {
 		return false
 	}
-	_, exists := l.res.Get(ref.kind.url(), ref.name)
-	e := l.types[kindListener].entries[ref.name]
+	_, exists := l.res.Get(ref.Kind.URL(), ref.Name)
+	e := l.types[kindListener].entries[ref.Name]
 	switch {
 	case !exists || e == nil || e.aside():
 		return false
@@ -253,15 +249,15 @@ func (l *ledger) blind(ref key, seq uint64) bool {
 // from before the batch. Envoy keeps routes for as long as a listener that refers to them
 // drains, also when they are gone, and the next listener that does begins with them.
 func (l *ledger) stale(ref key, seq uint64) bool {
-	if ref.kind != kindRoute {
+	if ref.Kind != kindRoute {
 		return false
 	}
 	t := l.types[kindRoute]
 	if !t.seen {
 		return !l.routesBy.IsZero()
 	}
-	r, exists := l.res.Get(ref.kind.url(), ref.name)
-	e := t.entries[ref.name]
+	r, exists := l.res.Get(ref.Kind.URL(), ref.Name)
+	e := t.entries[ref.Name]
 	return exists && e != nil && e.named && e.held != r.Version && e.heldSeq < seq && !e.aside()
 }
 
@@ -270,11 +266,11 @@ func (l *ledger) decideRemoval(e *entry, now time.Time) (step, parcel) {
 	switch {
 	case e.held == "" && !e.uncertain() && !e.force:
 		return rest, parcel{}
-	case e.held == "" && (e.kind.onDemand() || !e.uncertain()):
+	case e.held == "" && (e.Kind.OnDemand() || !e.uncertain()):
 		// Nothing breaks, and the proxy waits for an answer.
 		e.deferred = false
 		return drop, parcel{e: e}
-	case e.kind == kindEndpoint && (e.force || e.uncertain()) && e.owed:
+	case e.Kind == kindEndpoint && (e.force || e.uncertain()) && e.owed:
 		// Envoy holds back its answer about a cluster until it has endpoints for it,
 		// and all else here would wait for that answer. Until the cluster can go it
 		// keeps the endpoints that it had.
@@ -282,13 +278,13 @@ func (l *ledger) decideRemoval(e *entry, now time.Time) (step, parcel) {
 		if e.body == nil {
 			return drop, parcel{e: e}
 		}
-		return put, parcel{e, e.body, l.analyst.facts(e.kind, e.body)}
+		return put, parcel{e, e.body, e.body.Facts}
 	}
 	if l.needed(e.key) {
 		e.lingerTo, e.lingered, e.deferred = time.Time{}, false, true
 		return wait, parcel{}
 	}
-	if e.kind == kindCluster && l.limits.Linger > 0 && !e.lingered {
+	if e.Kind == kindCluster && l.limits.Linger > 0 && !e.lingered {
 		if e.lingerTo.IsZero() {
 			e.lingerTo = now.Add(l.limits.Linger)
 			l.schedule(e)
@@ -310,8 +306,8 @@ func (l *ledger) told() bool {
 		if e.heldFacts == nil {
 			continue
 		}
-		for _, ref := range e.heldFacts.refs {
-			if ref.kind == kindRoute {
+		for _, ref := range e.heldFacts.Refs {
+			if ref.Kind == kindRoute {
 				return false
 			}
 		}
@@ -324,7 +320,7 @@ func (l *ledger) told() bool {
 // refers to it nevertheless will do so for ever, and is no reason to wait.
 func (l *ledger) needed(k key) bool {
 	unknown := 0
-	switch k.kind {
+	switch k.Kind {
 	case kindCluster:
 		if !l.told() {
 			return true
@@ -355,12 +351,12 @@ func (l *ledger) needed(k key) bool {
 
 // leads reports whether a cluster leads to an internal listener, as far as is known.
 func (l *ledger) leads(cluster key) bool {
-	e := l.types[kindCluster].entries[cluster.name]
+	e := l.types[kindCluster].entries[cluster.Name]
 	if e == nil {
 		return false
 	}
 	for _, f := range append([]*facts{e.heldFacts, e.offerFacts}, e.maybe...) {
-		if f != nil && slices.ContainsFunc(f.refs, func(ref key) bool { return ref.kind == kindListener }) {
+		if f != nil && slices.ContainsFunc(f.Refs, func(ref key) bool { return ref.Kind == kindListener }) {
 			return true
 		}
 	}
@@ -382,15 +378,15 @@ func (l *ledger) staying(k kind) int {
 // others stay where they are.
 func (l *ledger) send(k kind, parcels []parcel, now time.Time) *discoveryv3.DeltaDiscoveryResponse {
 	t := l.types[k]
-	slices.SortFunc(parcels, func(a, b parcel) int { return strings.Compare(a.e.name, b.e.name) })
+	slices.SortFunc(parcels, func(a, b parcel) int { return strings.Compare(a.e.Name, b.e.Name) })
 	l.nonce++
 	f := &flight{nonce: strconv.FormatUint(l.nonce, 10)}
-	resp := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Nonce: f.nonce}
+	resp := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.URL(), Nonce: f.nonce}
 	size, sent := 0, 0
 	for _, p := range parcels {
-		n := len(p.e.name) + 128
+		n := len(p.e.Name) + 128
 		if p.r != nil {
-			n += len(p.r.Body.GetValue()) + len(p.r.Version) + len(p.e.name)
+			n += len(p.r.Body.GetValue()) + len(p.r.Version) + len(p.e.Name)
 		}
 		if sent > 0 && (size+n > l.limits.ResponseBytes || sent == maxNames) {
 			break
@@ -398,10 +394,10 @@ func (l *ledger) send(k kind, parcels []parcel, now time.Time) *discoveryv3.Delt
 		size += n
 		sent++
 		if p.r == nil {
-			resp.RemovedResources = append(resp.RemovedResources, p.e.name)
+			resp.RemovedResources = append(resp.RemovedResources, p.e.Name)
 			l.offer(p.e, "", nil, now)
 		} else {
-			resp.Resources = append(resp.Resources, &discoveryv3.Resource{Name: p.e.name, Version: p.r.Version, Resource: p.r.Body})
+			resp.Resources = append(resp.Resources, &discoveryv3.Resource{Name: p.e.Name, Version: p.r.Version, Resource: p.r.Body})
 			if k == kindEndpoint {
 				p.e.body = p.r
 			}
@@ -421,7 +417,7 @@ func (l *ledger) send(k kind, parcels []parcel, now time.Time) *discoveryv3.Delt
 	}
 	// Envoy shows it beside clusters and listeners; of the types that change often it
 	// shows it nowhere, and it would be bytes for nothing.
-	if k.url() == translate.TypeCluster || k.url() == translate.TypeListener {
+	if k.URL() == translate.TypeCluster || k.URL() == translate.TypeListener {
 		resp.SystemVersionInfo = setVersion(t.heldSum + t.offerSum)
 	}
 	t.flight = f
@@ -438,19 +434,19 @@ func (l *ledger) offer(e *entry, version string, f *facts, now time.Time) {
 	l.unqueue(e)
 	e.force, e.lingered = false, false
 	e.offered, e.offer, e.offerFacts, e.offerSeq = true, version, f, l.seq
-	l.types[e.kind].offerSum += sum(e.name, version) - sum(e.name, e.held)
+	l.types[e.Kind].offerSum += sum(e.Name, version) - sum(e.Name, e.held)
 	l.refer(e, f, 1)
 	l.older(&e.sentMark, &e.mark, now)
 	l.schedule(e)
 	if f == nil {
 		return
 	}
-	for _, ref := range f.refs {
-		if !ref.kind.onDemand() {
+	for _, ref := range f.Refs {
+		if !ref.Kind.OnDemand() {
 			continue
 		}
-		r := l.types[ref.kind].entries[ref.name]
-		_, exists := l.res.Get(ref.kind.url(), ref.name)
+		r := l.types[ref.Kind].entries[ref.Name]
+		_, exists := l.res.Get(ref.Kind.URL(), ref.Name)
 		if r == nil {
 			l.expect(ref, e.sentMark, now)
 		} else if r.named && exists {

@@ -26,7 +26,6 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
-	analyst *analyst
 
 	// Lock order: mu before proxy.mu. changed has its own lock, the innermost.
 	mu      sync.Mutex
@@ -82,7 +81,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, log: log, metrics: m, analyst: &analyst{}, proxies: map[string]*proxy{}}, nil
+	return &Server{cfg: cfg, log: log, metrics: m, proxies: map[string]*proxy{}}, nil
 }
 
 // Register adds the discovery service to a gRPC server, which ServerOptions and
@@ -280,7 +279,7 @@ func (n *node) post(p *proxy, c translate.Changes, full bool, backlog int) (over
 	if !b.full {
 		for _, byType := range []map[string][]string{c.Changed, c.Removed} {
 			for typeURL, names := range byType {
-				k, ok := kindOf(typeURL)
+				k, ok := translate.KindOf(typeURL)
 				if !ok {
 					continue
 				}

@@ -117,7 +117,7 @@ func (p *published) written() ProxyStatus {
 	}
 	out.Types = make([]TypeStatus, 0, kinds)
 	for k, t := range p.types {
-		t.TypeURL, t.Sent, t.Acked = kind(k).url(), setVersion(t.held+t.offered), setVersion(t.held)
+		t.TypeURL, t.Sent, t.Acked = kind(k).URL(), setVersion(t.held+t.offered), setVersion(t.held)
 		out.Types = append(out.Types, t.TypeStatus)
 	}
 	return out
@@ -165,10 +165,10 @@ func (l *ledger) rejections() []Rejection {
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b *entry) int {
-		if a.kind != b.kind {
-			return int(a.kind - b.kind)
+		if a.Kind != b.Kind {
+			return int(a.Kind - b.Kind)
 		}
-		return strings.Compare(a.name, b.name)
+		return strings.Compare(a.Name, b.Name)
 	})
 	out := make([]Rejection, 0, min(len(entries), maxRejected))
 	for _, e := range entries[:min(len(entries), maxRejected)] {

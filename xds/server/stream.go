@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/causeway-mesh/causeway/xds/translate"
 )
 
 // StreamAggregatedResources refuses the state-of-the-world form.
@@ -118,7 +120,7 @@ func (s *Server) open(ctx context.Context, g discoveryv3.AggregatedDiscoveryServ
 		return nil, s.refuse("limit", status.New(codes.ResourceExhausted, err.Error()))
 	}
 	st := &stream{
-		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits, s.analyst), begun: time.Now(),
+		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits), begun: time.Now(),
 		log: s.log.With("proxy", proxyID, "node", id),
 	}
 	st.log.Info("discovery stream opened", "envoy", envoyVersion(first.GetNode()))
@@ -206,7 +208,7 @@ func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) error {
 		return st.refuse("node", status.Newf(codes.PermissionDenied,
 			"the node id changed from %q to %q within a stream: open a stream for each node", st.n.id, id))
 	}
-	k, ok := kindOf(req.GetTypeUrl())
+	k, ok := translate.KindOf(req.GetTypeUrl())
 	if !ok {
 		// A node that asks for something odd is still served all else.
 		st.metrics.unknown.Inc()
@@ -233,7 +235,7 @@ func (st *stream) report() {
 	}
 	var rejected [kinds]int
 	for e := range st.l.rejected {
-		rejected[e.kind]++
+		rejected[e.Kind]++
 	}
 	st.p.mu.Lock()
 	if !st.n.over() { // else what detach has published is the last word
@@ -247,7 +249,7 @@ func (st *stream) report() {
 }
 
 func (st *stream) observe(e event) {
-	label := e.kind.String()
+	label := e.Kind.String()
 	switch e.what {
 	case eventAcked:
 		st.lag = e.lag
@@ -262,15 +264,15 @@ func (st *stream) observe(e event) {
 		}
 		st.metrics.rejected.WithLabelValues(label, by).Inc()
 		if e.rejection.Attempts == 1 {
-			st.log.Warn("resource set aside; the proxy keeps the last good one", "type", label, "name", e.name, "subject", e.rejection.Subject,
+			st.log.Warn("resource set aside; the proxy keeps the last good one", "type", label, "name", e.Name, "subject", e.rejection.Subject,
 				"by", by, "message", e.rejection.Message)
 		}
 	case eventHealed:
 		st.metrics.healed.WithLabelValues(label).Inc()
-		st.log.Info("proxy has taken a resource that it had rejected", "type", label, "name", e.name, "subject", e.rejection.Subject)
+		st.log.Info("proxy has taken a resource that it had rejected", "type", label, "name", e.Name, "subject", e.rejection.Subject)
 	case eventCold:
 		st.metrics.cold.Inc()
-		st.log.Warn("proxy did not take a new cluster's endpoints or secrets in time; listeners and routes go ahead", "cluster", e.name,
+		st.log.Warn("proxy did not take a new cluster's endpoints or secrets in time; listeners and routes go ahead", "cluster", e.Name,
 			"after", st.cfg.Limits.Warm)
 	}
 }

@@ -367,9 +367,8 @@ func TestInvalidIsHeldBack(t *testing.T) {
 	w := plain("a", "b")
 	bad := edsCluster("b", -time.Second) // Envoy wants a positive timeout
 	w.put(kindCluster, "2", bad)
-	w[translate.TypeCluster]["liar"] = w[translate.TypeCluster]["a"]
 	w.put(kindCluster, "1", edsCluster("liar", time.Second))
-	w[translate.TypeCluster]["liar"].Body = w[translate.TypeCluster]["a"].Body
+	w[translate.TypeCluster]["liar"].Facts = translate.FactsOf("liar", edsCluster("a", time.Second))
 	r.put(w, newWorld(), 1)
 	c.ack(c.expect(translate.TypeCluster, "a"))
 	p := r.await("held back", func(p ProxyStatus) bool { return p.RejectedTotal == 2 && p.Types[kindCluster].Pending == 0 })

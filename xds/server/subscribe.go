@@ -31,7 +31,7 @@ func (l *ledger) request(k kind, req *discoveryv3.DeltaDiscoveryRequest, now tim
 				return err
 			}
 		}
-		if len(subscribe) == 0 && !k.onDemand() {
+		if len(subscribe) == 0 && !k.OnDemand() {
 			subscribe = []string{"*"}
 		}
 	}
@@ -152,7 +152,7 @@ func (l *ledger) unsubscribe(t *typeState, name string, now time.Time) {
 // warming, refers to the resource.
 func (l *ledger) awaited(k key) bool {
 	for by := range l.referrers[k] {
-		if by.offered || by.kind == kindCluster && !by.warm {
+		if by.offered || by.Kind == kindCluster && !by.warm {
 			return true
 		}
 	}
@@ -162,13 +162,13 @@ func (l *ledger) awaited(k key) bool {
 // expect notes that the proxy will ask for a resource, since it has something
 // that refers to it. A revision is not in force before it has the answer.
 func (l *ledger) expect(ref key, m *mark, now time.Time) {
-	if m == nil || !ref.kind.onDemand() || l.types[ref.kind].entries[ref.name] != nil {
+	if m == nil || !ref.Kind.OnDemand() || l.types[ref.Kind].entries[ref.Name] != nil {
 		return
 	}
-	if _, exists := l.res.Get(ref.kind.url(), ref.name); !exists {
+	if _, exists := l.res.Get(ref.Kind.URL(), ref.Name); !exists {
 		return
 	}
-	e := l.enter(ref.kind, ref.name)
+	e := l.enter(ref.Kind, ref.Name)
 	e.expected, e.expectTo = true, now.Add(l.limits.Warm)
 	l.follow(e, m)
 	l.schedule(e)

@@ -54,7 +54,7 @@ func (l *ledger) fire(now time.Time) {
 		if due(e.warmBy) {
 			e.warmBy = time.Time{}
 			if l.res != nil && !l.warmed(e) {
-				l.note(event{what: eventCold, kind: e.kind, name: e.name})
+				l.note(event{what: eventCold, key: e.key})
 				l.epoch++
 			}
 			e.warm = true

@@ -67,15 +67,21 @@ func (w world) since(before world) translate.Changes {
 }
 
 func (w world) put(k kind, version string, m proto.Message) world {
-	name := nameOf(m)
-	w[k.url()][name] = &translate.Resource{
-		Name: name, Version: version, Body: pack(m), Subject: "Test/" + name,
+	name := ""
+	switch m := m.(type) {
+	case interface{ GetClusterName() string }:
+		name = m.GetClusterName()
+	case interface{ GetName() string }:
+		name = m.GetName()
+	}
+	w[k.URL()][name] = &translate.Resource{
+		Name: name, Version: version, Body: pack(m), Facts: translate.FactsOf(name, m), Subject: "Test/" + name,
 	}
 	return w
 }
 
 func (w world) drop(k kind, name string) world {
-	delete(w[k.url()], name)
+	delete(w[k.URL()], name)
 	return w
 }
 

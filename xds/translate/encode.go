@@ -29,10 +29,23 @@ func pack(m proto.Message) *anypb.Any {
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
 }
 
-// newResource marshals a resource and hashes it.
+// newResource marshals a resource, hashes it and looks at it.
 func newResource(name, subject string, m proto.Message) *Resource {
 	body := pack(m)
-	return &Resource{Name: name, Version: versionOf(body), Body: body, Subject: subject}
+	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: FactsOf(name, m), Subject: subject}
+}
+
+// part is a message within a resource, marshalled and looked at once and shared by
+// successive versions. Immutable.
+type part struct {
+	value []byte
+	facts *Facts
+}
+
+func newPart(m proto.Message) *part {
+	s := search{refs: map[Ref]struct{}{}}
+	s.look(m)
+	return &part{pack(m).Value, s.facts()}
 }
 
 func versionOf(body *anypb.Any) string {
@@ -45,20 +58,22 @@ const virtualHosts protowire.Number = 2
 
 // newRoutes is newResource for routes whose virtual hosts, which head has none of,
 // are marshalled already: the cost of one host's change does not grow with the others.
-func newRoutes(name, subject string, head *routev3.RouteConfiguration, hosts []*Part) *Resource {
+func newRoutes(name, subject string, head *routev3.RouteConfiguration, hosts []*part) *Resource {
 	packed := pack(head)
+	found := search{refs: map[Ref]struct{}{}}
+	found.join(FactsOf(name, head))
 	size := len(packed.Value)
 	for _, h := range hosts {
-		size += protowire.SizeTag(virtualHosts) + protowire.SizeBytes(len(h.Body.Value))
+		size += protowire.SizeTag(virtualHosts) + protowire.SizeBytes(len(h.value))
 	}
 	value := append(make([]byte, 0, size), packed.Value...)
 	for _, h := range hosts {
 		value = protowire.AppendTag(value, virtualHosts, protowire.BytesType)
-		value = protowire.AppendBytes(value, h.Body.Value)
+		value = protowire.AppendBytes(value, h.value)
+		found.join(h.facts)
 	}
-	r := &Resource{Name: name, Body: &anypb.Any{TypeUrl: packed.TypeUrl, Value: value}, Head: packed, Parts: hosts, Subject: subject}
-	r.Version = versionOf(r.Body)
-	return r
+	body := &anypb.Any{TypeUrl: packed.TypeUrl, Value: value}
+	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: found.facts(), Subject: subject}
 }
 
 func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }

@@ -201,7 +201,7 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 	return get(&in.Cache.gateways, g, purposeRoutes{protocolHTTP, port, "", in.Options}, func() routes {
 		set := &routeSet{opts: in.Options}
 		name := GatewayRouteName(g.Namespace, g.Name, port)
-		var hosts []*Part
+		var hosts []*part
 		seen := map[string]bool{}
 		for i := range g.Listeners {
 			l := &g.Listeners[i]
@@ -229,19 +229,19 @@ func gatewayRoutes(in Input, g *resolve.Gateway, port int32) routes {
 }
 
 // host is a virtual host, translated once for each of its tables.
-func (s *routeSet) host(cache *Cache, name, domain string, table *resolve.RouteTable, exact string) *Part {
+func (s *routeSet) host(cache *Cache, name, domain string, table *resolve.RouteTable, exact string) *part {
 	type purpose struct {
 		name, domain, exact string
 		opts                Options
 	}
 	type made struct {
-		part *Part
+		part *part
 		set  routeSet
 	}
 	m := get(&cache.tables, table, purpose{name, domain, exact, s.opts}, func() made {
 		own := routeSet{opts: s.opts}
 		host := own.virtualHost(name, []string{domain}, table, exact)
-		return made{&Part{pack(host)}, own}
+		return made{newPart(host), own}
 	})
 	s.needs, s.problems = append(s.needs, m.set.needs...), append(s.problems, m.set.problems...)
 	return m.part

@@ -122,18 +122,11 @@ type Resource struct {
 	// Version is a hash of the content: equal content, equal version, in every process.
 	Version string
 	Body    *anypb.Any
-	// Head and Parts, where there are any, are what Body consists of, so that who
-	// reads a large resource need not read again what versions of it have in common.
-	Head  *anypb.Any
-	Parts []*Part
+	Facts   *Facts // of Body; never nil
 	// Subject names, for people, the object that the resource comes from:
 	// "HTTPRoute/app-ns/route-a@east", "ServiceImport/app-ns/svc-a".
 	Subject string
 }
-
-// Part is a message within a resource, marshalled once and shared by successive
-// versions. Immutable.
-type Part struct{ Body *anypb.Any }
 
 // same reports whether both say the same of the same.
 func (r *Resource) same(o *Resource) bool {
