@@ -21,10 +21,12 @@ const roleShared Role = "shared"
 // read it from any goroutine.
 type Shared struct {
 	state *State
-	// token names this Shared, and before the one that it was updated from, with
-	// what differs. Tokens instead of pointers: a chain of all versions would stay.
+	// token names this Shared, and before the one that it was updated from, nil for none,
+	// with what differs and the keys of the units that rest on it, see unitsOf. Tokens
+	// instead of pointers: a chain of all versions would stay.
 	token, before *byte
 	changes       Changes
+	units         [][]byte
 }
 
 // NewShared translates everything. Of in, Result, Options and Cache matter.
@@ -44,16 +46,16 @@ func (s *Shared) Update(in Input, delta resolve.Delta) *Shared {
 	}
 	b.refreshBackends(delta)
 	state, changes := b.done()
-	return s.next(state, changes)
+	next := &Shared{state: state, token: new(byte), before: s.token, changes: changes}
+	for _, k := range unitsOf(delta) {
+		next.units = append(next.units, []byte(k.String()))
+	}
+	return next
 }
 
 func (s *Shared) rebuild(in Input) *Shared {
-	state, changes := s.state.rebuild(sharedInput(in))
-	return s.next(state, changes)
-}
-
-func (s *Shared) next(state *State, changes Changes) *Shared {
-	return &Shared{state: state, token: new(byte), before: s.token, changes: changes}
+	state, _ := s.state.rebuild(sharedInput(in))
+	return &Shared{state: state, token: new(byte)}
 }
 
 // sharedInput leaves out what differs between sidecars.

@@ -168,18 +168,18 @@ func forwardsUDP(in Input) bool {
 // for most changes and sidecars: then its changes are the sidecar's.
 func (s *State) follow(in Input, delta resolve.Delta) (*State, Changes, bool) {
 	if in.Proxy.Role != RoleSidecar || in.Shared == nil || in.Cache == nil || s.shared == nil ||
-		in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || len(delta.Frontends) > 0 || !slices.Equal(claimed(in), s.trust) {
+		in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || len(delta.Frontends) > 0 || !slices.Equal(in.Shared.state.trust, s.trust) {
 		return nil, Changes{}, false
-	}
-	for _, k := range unitsOf(delta) {
-		if n, _ := s.needs.Get([]byte(k.String())); n > 0 {
-			return nil, Changes{}, false
-		}
 	}
 	var changes Changes
 	switch s.shared.token {
 	case in.Shared.token:
 	case in.Shared.before:
+		for _, k := range in.Shared.units {
+			if n, _ := s.needs.Get(k); n > 0 {
+				return nil, Changes{}, false // it has one of its own
+			}
+		}
 		changes = in.Shared.changes
 		for _, byType := range []map[string][]string{changes.Changed, changes.Removed} {
 			for typeURL, names := range byType {
