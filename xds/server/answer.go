@@ -12,7 +12,7 @@ func (l *ledger) ack(k kind, f *flight, now time.Time) {
 		}
 		version, facts := e.offer, e.offerFacts
 		e.owed = e.force
-		if (e.held == "") != (version == "") || k != kindEndpoint || l.awaited(e.key) {
+		if (e.held == "") != (version == "") || k != kindEndpoint || l.parked() && l.awaited(e.key) {
 			l.epoch++ // others may wait for that
 		}
 		l.withdraw(e)

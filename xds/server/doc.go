@@ -5,7 +5,7 @@
 // The agent hands over the complete Resources of each proxy, with what changed
 // (Set); everything else happens per stream. The decisions are made by a ledger:
 // what one proxy has, what it has been offered, and what it is to have. It is
-// plain data without I/O or clock, owned by its stream's goroutine.
+// plain data without I/O or clock, owned by its stream.
 //
 // # What is guaranteed
 //

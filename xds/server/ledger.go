@@ -12,7 +12,8 @@ const maxName = 4096
 
 // ledger decides what one proxy is sent over one stream. It is plain data: the
 // caller brings requests (request), configuration (apply) and the time, and takes
-// responses (next) and events (takeEvents). Its owner is the stream's goroutine.
+// responses (next) and events (takeEvents). Its owner is a stream, which
+// takes one step at a time.
 //
 // Invariants:
 //   - an entry exists for exactly the resources that the proxy subscribes to and
@@ -127,8 +128,10 @@ func newLedger(limits Limits) *ledger {
 		limits:    limits,
 		referrers: map[key]map[*entry]int{}, rejected: map[*entry]struct{}{}, timers: map[*entry]time.Time{},
 	}
+	states := new([kinds]typeState) // side by side: each step looks at all of them
 	for k := range l.types {
-		l.types[k] = &typeState{entries: map[string]*entry{}}
+		states[k].entries = map[string]*entry{}
+		l.types[k] = &states[k]
 	}
 	return l
 }
@@ -252,6 +255,11 @@ func (l *ledger) unqueue(e *entry) {
 		t.parked.remove(e)
 	}
 	e.fresh, e.parked, e.deferred = false, false, false
+}
+
+// parked reports whether any entry waits for something else.
+func (l *ledger) parked() bool {
+	return slices.ContainsFunc(l.types[:], func(t *typeState) bool { return len(t.parked) > 0 })
 }
 
 // line is a set of entries in no order. A map would do, but walking one that was large

@@ -12,11 +12,7 @@ type metrics struct {
 	streams   prometheus.Gauge
 	refused   *prometheus.CounterVec
 	replaced  prometheus.Counter
-	responses *prometheus.CounterVec
-	resources *prometheus.CounterVec
-	bytes     *prometheus.CounterVec
-	acks      *prometheus.CounterVec
-	nacks     *prometheus.CounterVec
+	kinds     [kinds]kindMetrics
 	rejected  *prometheus.CounterVec
 	standing  *prometheus.GaugeVec
 	healed    *prometheus.CounterVec
@@ -25,6 +21,9 @@ type metrics struct {
 	unknown   prometheus.Counter
 	lag       prometheus.Histogram
 }
+
+// kindMetrics are those of one type that count at every step: looked up once.
+type kindMetrics struct{ responses, resources, bytes, acks, nacks prometheus.Counter }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
@@ -43,32 +42,32 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
 		refused:   counters("refused_total", "Streams refused or ended by the server, by reason.", "reason"),
 		replaced:  counter("replaced_total", "Streams ended because the same node opened a newer one."),
-		responses: counters("responses_total", "Responses sent, by type.", "type"),
-		resources: counters("resources_total", "Resources and removals sent, by type.", "type"),
-		bytes:     counters("bytes_total", "Bytes of responses sent, by type.", "type"),
-		acks:      counters("acks_total", "Responses acknowledged, by type.", "type"),
-		nacks:     counters("nacks_total", "Responses rejected by proxies, by type.", "type"),
 		rejected:  counters("rejections_total", "Resources set aside, by type and by whether the proxy or the check before sending rejected them.", "type", "by"),
 		healed:    counters("healed_total", "Resources taken by a proxy that had rejected them, by type.", "type"),
 		overflows: counter("overflows_total", "Backlogs of changes given up for a comparison of everything: slow proxies."),
 		cold:      counter("cold_clusters_total", "Clusters whose endpoints or secrets a proxy did not ask for or take in time."),
 		unknown:   counter("unknown_types_total", "Requests for types that are not served."),
 	}
+	responses := counters("responses_total", "Responses sent, by type.", "type")
+	resources := counters("resources_total", "Resources and removals sent, by type.", "type")
+	bytes := counters("bytes_total", "Bytes of responses sent, by type.", "type")
+	acks := counters("acks_total", "Responses acknowledged, by type.", "type")
+	nacks := counters("nacks_total", "Responses rejected by proxies, by type.", "type")
+	for k := range kinds {
+		t := k.String()
+		m.kinds[k] = kindMetrics{responses.WithLabelValues(t), resources.WithLabelValues(t), bytes.WithLabelValues(t), acks.WithLabelValues(t), nacks.WithLabelValues(t)}
+	}
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.streams, m.refused, m.replaced, m.responses, m.resources, m.bytes, m.acks, m.nacks, m.rejected,
+		m.streams, m.refused, m.replaced, responses, resources, bytes, acks, nacks, m.rejected,
 		m.standing, m.healed, m.overflows, m.cold, m.unknown, m.lag,
 	} {
 		if err := reg.Register(c); err != nil {
 			errs = append(errs, fmt.Errorf("register metrics of the discovery server: %w", err))
 		}
-	}
-	for k := range kinds { // so that rates start at 0
-		m.nacks.WithLabelValues(k.String())
-		m.acks.WithLabelValues(k.String())
 	}
 	return m, errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -28,28 +29,47 @@ type stream struct {
 	log   *slog.Logger
 	p     *proxy
 	n     *node
-	l     *ledger
 	begun time.Time
+	timer *time.Timer // for what the ledger waits for
 
+	// Of steps: one at a time.
+	mu     sync.Mutex
+	l      *ledger
 	warned bool // about a type that is not served
 	lag    time.Duration
 }
 
 // DeltaAggregatedResources serves one stream until it ends.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	// Recv returns when the handler has returned, so this goroutine ends then too.
-	requests, failed := make(chan *discoveryv3.DeltaDiscoveryRequest), make(chan error, 1)
 	ctx := g.Context()
+	requests, opened, gone := make(chan *discoveryv3.DeltaDiscoveryRequest, 1), make(chan *stream, 1), make(chan error, 1)
+	// A step may wait for a slow node, and must not keep the stream from being replaced:
+	// steps are made by goroutines that end when this one returns, for that ends Recv,
+	// Send and the context.
+	done := make(chan error, 2)
 	go func() {
-		for {
-			req, err := g.Recv()
-			if err != nil {
-				failed <- err
+		req, err := g.Recv()
+		if err != nil {
+			gone <- err
+			return
+		}
+		requests <- req
+		var st *stream
+		select {
+		case st = <-opened:
+		case <-ctx.Done():
+			return
+		}
+		for first := true; ; first = false {
+			if err := st.step(req); err != nil {
+				done <- err
 				return
 			}
-			select {
-			case requests <- req:
-			case <-ctx.Done():
+			if first {
+				go func() { done <- st.follow(ctx) }()
+			}
+			if req, err = g.Recv(); err != nil {
+				gone <- err
 				return
 			}
 		}
@@ -60,7 +80,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	var first *discoveryv3.DeltaDiscoveryRequest
 	select {
 	case first = <-requests:
-	case err := <-failed:
+	case err := <-gone:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -74,14 +94,12 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	defer s.detach(st.p, st.n)
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	defer st.timer.Stop()
 
-	// Sending waits for a slow node, and must not keep the stream from being
-	// replaced: it is done by a goroutine that ends when the stream does.
-	done := make(chan error, 1)
-	go func() { done <- st.run(ctx, first, requests) }()
+	opened <- st
 	select {
 	case err = <-done:
-	case gone := <-failed:
+	case gone := <-gone:
 		st.log.Debug("the node went away", "error", gone)
 	case <-st.n.ended:
 		st.p.mu.Lock()
@@ -120,7 +138,7 @@ func (s *Server) open(ctx context.Context, g discoveryv3.AggregatedDiscoveryServ
 		return nil, s.refuse("limit", status.New(codes.ResourceExhausted, err.Error()))
 	}
 	st := &stream{
-		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits), begun: time.Now(),
+		Server: s, grpc: g, p: p, n: n, l: newLedger(s.cfg.Limits), begun: time.Now(), timer: time.NewTimer(time.Hour),
 		log: s.log.With("proxy", proxyID, "node", id),
 	}
 	st.log.Info("discovery stream opened", "envoy", envoyVersion(first.GetNode()))
@@ -135,36 +153,40 @@ func envoyVersion(n *corev3.Node) string {
 	return n.GetUserAgentVersion()
 }
 
-// run owns the ledger.
-func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, requests <-chan *discoveryv3.DeltaDiscoveryRequest) error {
-	if err := st.request(first); err != nil {
-		return err
-	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+// follow takes in what the proxy is Set to, and minds the time, until the stream ends.
+func (st *stream) follow(ctx context.Context) error {
 	for {
-		if err := st.send(); err != nil {
-			return err
-		}
-		if w := st.l.wake; w.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(w))
-		}
 		select {
-		case req := <-requests:
-			if err := st.request(req); err != nil {
-				return err
-			}
 		case <-st.n.signal:
-			st.takeIn()
-		case <-timer.C:
-		case <-st.n.ended:
-			return nil
+		case <-st.timer.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if err := st.step(nil); err != nil {
+			return err
+		}
 	}
+}
+
+// step takes in a request, or without one what the proxy was Set to, and sends what
+// there is to send then.
+func (st *stream) step(req *discoveryv3.DeltaDiscoveryRequest) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if req == nil {
+		st.takeIn()
+	} else if err := st.request(req); err != nil {
+		return err
+	}
+	if err := st.send(); err != nil {
+		return err
+	}
+	if w := st.l.wake; w.IsZero() {
+		st.timer.Stop()
+	} else {
+		st.timer.Reset(time.Until(w))
+	}
+	return nil
 }
 
 // send sends what there is to send. Before each response it looks for newer
@@ -178,10 +200,10 @@ func (st *stream) send() error {
 		}
 		size := uint64(proto.Size(resp))
 		st.l.types[k].bytes += size
-		m, label := st.metrics, k.String()
-		m.responses.WithLabelValues(label).Inc()
-		m.resources.WithLabelValues(label).Add(float64(len(resp.GetResources()) + len(resp.GetRemovedResources())))
-		m.bytes.WithLabelValues(label).Add(float64(size))
+		m := &st.metrics.kinds[k]
+		m.responses.Inc()
+		m.resources.Add(float64(len(resp.GetResources()) + len(resp.GetRemovedResources())))
+		m.bytes.Add(float64(size))
 		if err := st.grpc.Send(resp); err != nil {
 			return err
 		}
@@ -223,8 +245,9 @@ func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if err := st.l.request(k, req, time.Now()); err != nil {
 		return st.refuse("limit", status.New(codes.ResourceExhausted, err.Error()))
 	}
-	st.metrics.acks.WithLabelValues(k.String()).Add(float64(t.acks - acks))
-	st.metrics.nacks.WithLabelValues(k.String()).Add(float64(t.nacks - nacks))
+	m := &st.metrics.kinds[k]
+	m.acks.Add(float64(t.acks - acks))
+	m.nacks.Add(float64(t.nacks - nacks))
 	return nil
 }
 
