@@ -229,8 +229,9 @@ func (d decoder) object(ref cluster.Ref) ([]*cluster.Object, error) {
 
 func (d decoder) made(ref cluster.Ref, created int64, value any) *cluster.Object {
 	o := &cluster.Object{Ref: ref, Cluster: cluster.ID(d.key.Cluster), Value: value, Seniority: cluster.Seniority{Revision: d.kv.CreateRevision}}
-	if created != 0 {
-		o.Seniority.Created = time.Unix(0, created).UTC()
+	// What could not be published was not claimed either.
+	if t := time.Unix(0, created).UTC(); nanos(t) == created && created != 0 {
+		o.Seniority.Created = t
 	}
 	return o
 }
