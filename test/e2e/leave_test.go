@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"golang.org/x/sync/errgroup"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/causeway-mesh/causeway/test/conformance/fleet"
 	"github.com/causeway-mesh/causeway/test/lab"
@@ -18,11 +19,17 @@ import (
 // remove takes a cluster out that nobody reaches any more. Back again, it stays out.
 func (w *world) remove(t *testing.T) {
 	w.one.imports(t, "at-"+w.two.Name, w.two.Name)
+	foreign := false
 	for _, other := range []int{0, 1} { // the machine has the store
-		if err := w.Cut(t.Context(), other, 2); err != nil && !errors.Is(err, lab.ErrForeign) {
+		err := w.Cut(t.Context(), other, 2)
+		if foreign = errors.Is(err, lab.ErrForeign); err != nil && !foreign {
 			t.Fatal(err)
 		}
 	}
+	// No connection is left over which it could be told that its records go: once it is
+	// back, the store refuses it.
+	w.CutStore()
+	w.HealStore()
 	out, err := w.Causeway(t.Context(), "cluster", "remove", w.two.Name)
 	if err == nil || !strings.Contains(err.Error(), "--yes") {
 		t.Errorf("without --yes: %s %v", out, err)
@@ -37,6 +44,15 @@ func (w *world) remove(t *testing.T) {
 		}
 	}
 	w.two.exported(t, "at-"+w.two.Name, "Ready", metav1.ConditionFalse, "Pending")
+	if !foreign {
+		fleet.Eventually(t, "its export says why", func() error {
+			e, err := get[mcsv1beta1.ServiceExport](t.Context(), w.two, exportsResource, "at-"+w.two.Name)
+			if err == nil && !strings.Contains(fmt.Sprint(e.Status.Conditions), "the global store refuses this cluster") {
+				err = fmt.Errorf("conditions %+v", e.Status.Conditions)
+			}
+			return err
+		})
+	}
 	fleet.Stays(t, "it is not there again", func() error { return w.one.hasImport(t.Context(), "at-"+w.two.Name) })
 	w.one.imports(t, "at-"+w.one.Name, w.one.Name) // the others are
 }

@@ -11,6 +11,8 @@
 //     work is divided into units (one for each frontend, Gateway, import, chain
 //     and backend); a unit reads its own object alone and names the units that it
 //     needs, so that backends that nothing refers to are not sent.
+//   - Each Resource comes with what it refers to, and with whether it breaks the
+//     validation rules of Envoy's API (Facts): who serves it need not read it.
 //   - A churn of endpoints changes ClusterLoadAssignments and nothing else.
 //   - What can't be translated takes nothing else with it. A match that Envoy
 //     would refuse is left out (matching more than was asked would be worse), any
