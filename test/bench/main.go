@@ -180,11 +180,15 @@ func (s *set) profiled(ctx context.Context, o options, name string, ch change) (
 	if o.profile == "" {
 		return s.measure(ctx, ch, o.changes)
 	}
-	if err := s.profile(filepath.Join(o.profile, name)); err != nil {
+	var own profiler
+	profile := func(into string) error {
+		return errors.Join(s.profile(into), own.request(profileOf(into, "driver")))
+	}
+	if err := profile(filepath.Join(o.profile, name)); err != nil {
 		return measured{}, err
 	}
 	m, err := s.measure(ctx, ch, o.changes)
-	return m, errors.Join(err, s.profile("-"))
+	return m, errors.Join(err, profile("-"))
 }
 
 // memory measures what an agent holds, and how fast it is back.

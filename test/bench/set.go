@@ -47,7 +47,6 @@ type set struct {
 	services int        // counts the changes
 	resting  *bill      // per second, see idle
 	closely  bool       // setup.Profile
-	own      profiler   // of the driver
 }
 
 // open starts etcd and sets up its users for a world's clusters.
@@ -301,17 +300,19 @@ func (s *set) resume() error {
 	return err
 }
 
-// profile begins to profile the agents and the driver into files whose names begin with
-// what is given, until "-" writes them.
+// profile begins to profile the agents into files whose names begin with what is given,
+// until "-" writes them.
 func (s *set) profile(into string) error {
-	name := func(part string) string {
-		if into == "-" {
-			return into
-		}
-		return strings.ReplaceAll(into, " ", "-") + "-" + part
+	_, err := s.askAgents(func(c int) request { return request{Profile: profileOf(into, fmt.Sprintf("c%d", c))} })
+	return err
+}
+
+// profileOf is what a part is asked for.
+func profileOf(into, part string) string {
+	if into == "-" {
+		return into
 	}
-	_, err := s.askAgents(func(c int) request { return request{Profile: name(fmt.Sprintf("c%d", c))} })
-	return errors.Join(err, s.own.request(name("driver")))
+	return strings.ReplaceAll(into, " ", "-") + "-" + part
 }
 
 // String makes a world fit for a log.

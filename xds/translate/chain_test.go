@@ -185,3 +185,46 @@ func TestChainWaitsForItsListener(t *testing.T) {
 		t.Errorf("the listener came while a request waited, and the answer is %d", x.status)
 	}
 }
+
+// What a Gateway's request goes through may be another cluster's producer routes: the
+// gateway follows those, and is left alone by all other changes.
+func TestChainFollowsRemotes(t *testing.T) {
+	remote := func(path string) *resolve.Frontend {
+		f := frontend("a", table(prefixRule("route-a", 0, path, to("a", 1))))
+		f.Key.Cluster = "west"
+		return f
+	}
+	key := remote("/").Key
+	g := &resolve.Gateway{Namespace: "app", Name: "gw", Listeners: []resolve.Listener{{Name: "http", Port: 80, Protocol: "HTTP", Hosts: []resolve.VirtualHost{
+		{Hostname: "*", Table: table(prefixRule("route-g", 0, "/", resolve.WeightedBackend{Weight: 1, Backend: serviceKey("a"), Chain: &key}))},
+	}}}}
+	parts := func(path string, more ...any) *resolve.Result {
+		return result("east", append(more, g, remote(path), service("a", resolve.AppHTTP, addresses(1, 1)...))...)
+	}
+	in := Input{Proxy: Proxy{Cluster: "east", Role: RoleGateway, Namespace: "app", Name: "gw"}, Bindings: &ports{t: t}, Cache: NewCache(), Result: parts("/")}
+	for _, shared := range []bool{false, true} {
+		in := in
+		if shared {
+			in.Shared = NewShared(in)
+		}
+		s := Build(in)
+		for _, x := range []struct {
+			next    *resolve.Result
+			delta   resolve.Delta
+			changes bool
+		}{
+			{parts("/other"), resolve.Delta{Remotes: []string{key.String()}}, true},
+			{parts("/other", service("b", resolve.AppHTTP, addresses(2, 1)...)), resolve.Delta{BackendConfigs: []string{serviceKey("b").String()}}, false},
+		} {
+			in.Result = x.next
+			if shared {
+				in.Shared = in.Shared.Update(in, x.delta)
+			}
+			next, changes := s.Update(in, x.delta)
+			if d := differ(Build(in).Resources, next.Resources); d != "" || changes.Empty() == x.changes {
+				t.Errorf("shared %v, %+v: it has not what is built, or what changed is told wrongly (%+v):\n%s", shared, x.delta, changes, d)
+			}
+			s = next
+		}
+	}
+}

@@ -23,7 +23,8 @@ type Input struct {
 	Bundles  *Bundles
 	Options  Options
 	// Shared is what sidecars have in common, of the same Result, Options and Cache;
-	// nil: the State keeps one for itself. For other roles it means nothing.
+	// nil: the State keeps one for itself. Other roles need none; with it, a change that
+	// does not concern them costs less.
 	Shared *Shared
 	// Cache is shared with the other proxies of the agent; nil for none.
 	Cache *Cache
@@ -164,39 +165,61 @@ func forwardsUDP(in Input) bool {
 	return ok && slices.ContainsFunc(g.Listeners, func(l resolve.Listener) bool { return l.Protocol == protocolUDP })
 }
 
-// follow is Update where nothing but the Shared differs for a sidecar, which is so
-// for most changes and sidecars: then its changes are the sidecar's.
+// follow is Update where a change concerns nothing that is the proxy's own, which is so
+// for most changes and proxies: then only what it shares may differ. It takes a few
+// lookups, so that the cost of a change grows with the proxies that it concerns.
 func (s *State) follow(in Input, delta resolve.Delta) (*State, Changes, bool) {
-	if in.Proxy.Role != RoleSidecar || in.Shared == nil || in.Cache == nil || s.shared == nil ||
-		in.Identity != s.in.Identity || in.Bundles != s.in.Bundles || len(delta.Frontends) > 0 || !slices.Equal(in.Shared.state.trust, s.trust) {
-		return nil, Changes{}, false
-	}
-	var changes Changes
-	switch s.shared.token {
-	case in.Shared.token:
-	case in.Shared.before:
-		for _, k := range in.Shared.units {
-			if n, _ := s.needs.Get(k); n > 0 {
-				return nil, Changes{}, false // it has one of its own
-			}
-		}
-		changes = in.Shared.changes
-		for _, byType := range []map[string][]string{changes.Changed, changes.Removed} {
-			for typeURL, names := range byType {
-				for _, name := range names {
-					if _, own := s.Resources.tree(typeURL).Get([]byte(name)); own {
-						return nil, Changes{}, false // it hides the shared one
-					}
-				}
-			}
-		}
-	default:
+	if !s.aside(in, delta) {
 		return nil, Changes{}, false
 	}
 	next := *s
-	next.in, next.shared = in, in.Shared
+	next.in = in
+	if in.Proxy.Role != RoleSidecar {
+		return &next, Changes{}, true
+	}
+	var changes Changes
+	if s.shared.token != in.Shared.token {
+		changes = in.Shared.changes
+	}
+	for _, byType := range []map[string][]string{changes.Changed, changes.Removed} {
+		for typeURL, names := range byType {
+			for _, name := range names {
+				if _, own := s.Resources.tree(typeURL).Get([]byte(name)); own {
+					return nil, Changes{}, false // it hides the shared one
+				}
+			}
+		}
+	}
+	next.shared = in.Shared
 	next.Resources = &Resources{types: s.Resources.types, shared: in.Shared.state.Resources}
 	return &next, changes, true
+}
+
+// aside reports whether none of the proxy's own units can differ, as far as the last
+// Shared knows what does.
+func (s *State) aside(in Input, delta resolve.Delta) bool {
+	from, to := s.in.Shared, in.Shared
+	if from == nil || to == nil || in.Cache == nil || in.Identity != s.in.Identity || in.Bundles != s.in.Bundles ||
+		len(delta.Frontends) > 0 || !slices.Equal(to.state.trust, s.trust) {
+		return false
+	}
+	switch in.Proxy.Role {
+	case RoleGateway:
+		if len(delta.Remotes) > 0 || slices.Contains(delta.Gateways, in.Proxy.Namespace+"/"+in.Proxy.Name) {
+			return false
+		}
+	case RoleCrossing:
+		if _, bound := s.Resources.Get(TypeListener, nameCrossing); !bound || len(delta.Imports) > 0 {
+			return false
+		}
+	}
+	switch from.token {
+	case to.token:
+		return true
+	case to.before:
+		return !slices.ContainsFunc(to.units, func(k []byte) bool { n, _ := s.needs.Get(k); return n > 0 })
+	}
+	return false
 }
 
 // rebuild looks at everything anew, and keeps what turns out the same.
