@@ -129,7 +129,7 @@ conformance-federation: lab-build e2e-images ## Tests like its, of ServiceImport
 	@cd test/conformance/federation && CAUSEWAY_E2E_IMAGES=$(CURDIR)/dist/e2e $(GO) test -timeout 30m -parallel 4 -count 1 -run '^TestFederation$$/$(RUN)'
 
 .PHONY: bench
-bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 10 minutes
+bench: ## How fast and how large: the real path with 100 proxies, against its goals; some 5 minutes
 	@$(GO) build -o bin/bench ./test/bench && bin/bench
 
 .PHONY: bench-scale

@@ -312,7 +312,8 @@ func profileOf(into, part string) string {
 	if into == "-" {
 		return into
 	}
-	return strings.ReplaceAll(into, " ", "-") + "-" + part
+	dir, name := filepath.Split(into)
+	return dir + strings.ReplaceAll(name, " ", "-") + "-" + part
 }
 
 // String makes a world fit for a log.
