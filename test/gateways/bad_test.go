@@ -370,9 +370,8 @@ func (w *world) watched(address string) (end func()) {
 			c := anyHost(address)
 			c.Transport.(*http.Transport).DisableKeepAlives = !keep
 			c.Timeout = slow
-			if err := answers(c, url, "good.example.com"); err != nil {
-				w.Fatalf("%s before anything is bad: %v", url, err)
-			}
+			// The Gateway may be there before the pod behind it is ready.
+			fleet.Eventually(w, url+" is answered before anything is bad", func() error { return answers(c, url, "good.example.com") })
 			wg.Go(func() {
 				for ctx.Err() == nil {
 					err := answers(c, url, "good.example.com")
