@@ -370,8 +370,9 @@ func (w *world) watched(address string) (end func()) {
 			c := anyHost(address)
 			c.Transport.(*http.Transport).DisableKeepAlives = !keep
 			c.Timeout = slow
-			// The Gateway may be there before the pod behind it is ready.
-			fleet.Eventually(w, url+" is answered before anything is bad", func() error { return answers(c, url, "good.example.com") })
+			if err := answers(c, url, "good.example.com"); err != nil {
+				w.Fatalf("%s before anything is bad: %v", url, err)
+			}
 			wg.Go(func() {
 				for ctx.Err() == nil {
 					err := answers(c, url, "good.example.com")

@@ -49,7 +49,8 @@ func start(t *testing.T, networks ...string) (out []*world) {
 	return out
 }
 
-// equip runs the echo server in a cluster.
+// equip runs the echo server in a cluster, and waits until it is ready: a Gateway may be
+// programmed sooner, and is to answer then.
 func equip(t *testing.T, c *lab.Cluster) *world {
 	t.Helper()
 	w := &world{T: t, c: c}
@@ -89,6 +90,13 @@ spec:
   selector: {app: web}
   ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
 `)
+	fleet.Eventually(t, "the echo server of "+c.Name+" is ready", func() error {
+		d, err := w.core.AppsV1().Deployments(ns).Get(w.Context(), "web", metav1.GetOptions{})
+		if err == nil && d.Status.AvailableReplicas == 0 {
+			err = fmt.Errorf("%+v", d.Status)
+		}
+		return err
+	})
 	return w
 }
 
