@@ -62,12 +62,12 @@ type panics struct{}
 func (panics) Helper()           {}
 func (panics) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
-func trustOf(s *federation.Snapshot) *translate.Bundles {
+func trustOf(s *federation.Snapshot) map[string][][]byte {
 	trust := map[string][][]byte{"spare.test": {trusted().der}} // where nobody is trusted, crossing gateways never start
 	for _, c := range s.Clusters() {
 		trust[c.Meta.TrustDomain] = [][]byte{trusted().der}
 	}
-	return translate.NewBundles(trust)
+	return trust
 }
 
 // made is what becomes of a world for its proxies.
@@ -77,7 +77,7 @@ type made struct {
 	inputs  map[translate.Proxy]translate.Input
 }
 
-// make follows a history, bringing all proxies up to date at each step.
+// follow follows a history, bringing all proxies up to date at each step as an agent does.
 func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, roots string) made {
 	t.Helper()
 	h := fz.History(world, edits)
@@ -88,12 +88,19 @@ func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, ro
 	res := resolve.Resolve(h.Local, snap)
 	m := made{history: h, states: map[translate.Proxy]*translate.State{}, inputs: map[translate.Proxy]translate.Input{}}
 	opts := translate.Options{AccessLog: "/dev/null", SystemRoots: roots, DebugHeaders: len(edits)%2 == 0}
-	cache, bundles := translate.NewCache(), trustOf(snap)
+	cache, trust := translate.NewCache(), trustOf(snap)
+	bundles := translate.NewBundles(trust)
+	var shared *translate.Shared
 	for _, p := range []translate.Proxy{{Role: translate.RoleSidecar, Namespace: "app", Name: "a"}, {Role: translate.RoleSidecar, Namespace: "dev", Name: "a"}, {Role: translate.RoleCrossing, Namespace: "causeway-system", Name: "a"}} {
 		p.Cluster = h.Local
 		m.inputs[p] = translate.Input{Proxy: p, Bindings: anywhere(), Identity: trusted().identity, Options: opts, Cache: cache}
 	}
 	update := func(delta resolve.Delta) {
+		if in := (translate.Input{Result: res, Options: opts, Cache: cache}); shared == nil {
+			shared = translate.NewShared(in)
+		} else {
+			shared = shared.Update(in, delta)
+		}
 		for name := range gatewaysOf(res) {
 			ns, n, _ := strings.Cut(name, "/")
 			p := translate.Proxy{Cluster: h.Local, Role: translate.RoleGateway, Namespace: ns, Name: n}
@@ -102,7 +109,7 @@ func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, ro
 			}
 		}
 		for p, in := range m.inputs {
-			in.Result, in.Bundles = res, bundles
+			in.Result, in.Bundles, in.Shared = res, bundles, shared
 			m.inputs[p] = in
 			if s := m.states[p]; s == nil {
 				m.states[p] = translate.Build(in)
@@ -117,7 +124,9 @@ func follow(t testing.TB, fz *resolvetest.Fuzzer, world string, edits []byte, ro
 		var delta resolve.Delta
 		snap, changed = e.Commit()
 		res, delta = res.Update(snap, changed)
-		bundles = trustOf(snap)
+		if now := trustOf(snap); !slices.Equal(slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(trust))) {
+			trust, bundles = now, translate.NewBundles(now)
+		}
 		update(delta)
 	}
 	return m
@@ -178,7 +187,7 @@ func FuzzTranslate(f *testing.F) {
 				}
 			}
 			fresh := m.inputs[p]
-			fresh.Cache = nil
+			fresh.Cache, fresh.Shared = nil, nil
 			built := translate.Build(fresh)
 			if !slices.Equal(built.Problems(), s.Problems()) {
 				t.Errorf("%s: updated, it has problems\n%v\nbuilt,\n%v", p.ID(), s.Problems(), built.Problems())
