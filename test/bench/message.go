@@ -2,15 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/causeway-mesh/causeway/xds/translate"
@@ -93,87 +90,29 @@ func backendOf(name string) string {
 	return backend
 }
 
-// reference names a resource that another makes Envoy ask for.
-type reference struct{ typeURL, name string }
-
 // references remembers what resources refer to, so that each content is looked
 // at once however many proxies get it.
 type references struct {
-	found sync.Map // content -> []reference
+	found sync.Map // content -> []translate.Ref
 }
 
 type content struct{ typeURL, name, version string }
 
-// refers reports whether resources of a type make Envoy ask for others.
-func refers(typeURL string) bool {
-	return typeURL == translate.TypeCluster || typeURL == translate.TypeListener
-}
-
-// of gives what a resource of such a type refers to.
-func (l *references) of(typeURL string, r resource) ([]reference, error) {
+// of gives what a resource makes Envoy ask for by name.
+func (l *references) of(typeURL string, r resource) ([]translate.Ref, error) {
 	key := content{typeURL, r.name, r.version}
 	if v, ok := l.found.Load(key); ok {
-		return v.([]reference), nil
+		return v.([]translate.Ref), nil
 	}
 	var packed anypb.Any
 	if err := proto.Unmarshal(r.body, &packed); err != nil {
 		return nil, err
 	}
-	set := map[reference]bool{}
-	if err := search(&packed, set); err != nil {
+	m, err := packed.UnmarshalNew()
+	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", typeURL, r.name, err)
 	}
-	var out []reference
-	for ref := range set {
-		out = append(out, ref)
-	}
+	out := slices.DeleteFunc(translate.FactsOf(m).Refs, func(ref translate.Ref) bool { return !ref.Kind.OnDemand() })
 	l.found.Store(key, out)
 	return out, nil
-}
-
-// search gathers what a message makes Envoy ask for.
-func search(m proto.Message, into map[reference]bool) error {
-	switch m := m.(type) {
-	case *anypb.Any:
-		inner, err := m.UnmarshalNew()
-		if err != nil {
-			return err
-		}
-		return search(inner, into)
-	case *clusterv3.Cluster:
-		if eds := m.GetEdsClusterConfig(); eds != nil {
-			name := eds.GetServiceName()
-			if name == "" {
-				name = m.GetName()
-			}
-			into[reference{translate.TypeEndpoint, name}] = true
-		}
-	case *tlsv3.SdsSecretConfig:
-		into[reference{translate.TypeSecret, m.GetName()}] = true
-	case *hcmv3.Rds:
-		into[reference{translate.TypeRoute, m.GetRouteConfigName()}] = true
-	}
-	var err error
-	visit := func(v protoreflect.Value) {
-		if e := search(v.Message().Interface(), into); e != nil {
-			err = e
-		}
-	}
-	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.IsMap():
-			if fd.MapValue().Message() != nil {
-				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool { visit(v); return err == nil })
-			}
-		case fd.Message() == nil:
-		case fd.IsList():
-			for i := range v.List().Len() {
-				visit(v.List().Get(i))
-			}
-		default:
-			visit(v)
-		}
-		return err == nil
-	})
-	return err
 }

@@ -35,17 +35,17 @@ type proxy struct {
 
 	mu     sync.Mutex
 	have   map[string]map[string]string // version by type and name
-	refs   map[string]map[string][]reference
-	wanted map[reference]int // how many resources refer to it
+	refs   map[string]map[string][]translate.Ref
+	wanted map[translate.Ref]int // how many resources refer to it
 	err    error
 }
 
 // dial connects a proxy and starts its stream.
 func dial(ctx context.Context, p translate.Proxy, address string, ca *identity.Authority, run *arrivals, learned *references) (*proxy, error) {
 	x := &proxy{Proxy: p, run: run, learned: learned, ended: make(chan struct{}),
-		have: map[string]map[string]string{}, refs: map[string]map[string][]reference{}, wanted: map[reference]int{}}
+		have: map[string]map[string]string{}, refs: map[string]map[string][]translate.Ref{}, wanted: map[translate.Ref]int{}}
 	for _, t := range translate.Types {
-		x.have[t], x.refs[t] = map[string]string{}, map[string][]reference{}
+		x.have[t], x.refs[t] = map[string]string{}, map[string][]translate.Ref{}
 	}
 	id, err := identity.ProxyID(ca.TrustDomain(), identity.Role(p.Role), p.Namespace, p.Name)
 	if err != nil {
@@ -132,11 +132,11 @@ func (x *proxy) note(resp discovery) error {
 	for _, r := range resp.resources {
 		have[r.name] = r.version
 	}
-	if !refers(resp.typeURL) {
+	if k, _ := translate.KindOf(resp.typeURL); k.OnDemand() { // they make Envoy ask for nothing
 		return nil
 	}
-	before := map[reference]bool{}
-	count := func(r reference, by int) {
+	before := map[translate.Ref]bool{}
+	count := func(r translate.Ref, by int) {
 		if _, seen := before[r]; !seen {
 			before[r] = x.wanted[r] > 0
 		}
@@ -144,7 +144,7 @@ func (x *proxy) note(resp discovery) error {
 			delete(x.wanted, r)
 		}
 	}
-	replace := func(name string, refs []reference) {
+	replace := func(name string, refs []translate.Ref) {
 		for _, r := range refs {
 			count(r, 1)
 		}
@@ -171,10 +171,10 @@ func (x *proxy) note(resp discovery) error {
 	for r, was := range before {
 		switch is := x.wanted[r] > 0; {
 		case is && !was:
-			subscribe[r.typeURL] = append(subscribe[r.typeURL], r.name)
+			subscribe[r.Kind.URL()] = append(subscribe[r.Kind.URL()], r.Name)
 		case was && !is:
-			unsubscribe[r.typeURL] = append(unsubscribe[r.typeURL], r.name)
-			delete(x.have[r.typeURL], r.name)
+			unsubscribe[r.Kind.URL()] = append(unsubscribe[r.Kind.URL()], r.Name)
+			delete(x.have[r.Kind.URL()], r.Name)
 		}
 	}
 	for _, t := range translate.Types {

@@ -122,7 +122,7 @@ func (c *client) receive(resp *discoveryv3.DeltaDiscoveryResponse) {
 			if err != nil {
 				panic(err)
 			}
-			c.take(k, r.GetName(), &taken{version: r.GetVersion(), refs: translate.FactsOf(r.GetName(), m).Refs, reported: bad == ""})
+			c.take(k, r.GetName(), &taken{version: r.GetVersion(), refs: translate.FactsOf(m).Refs, reported: bad == ""})
 		}
 	}
 	for _, name := range resp.GetRemovedResources() {

@@ -31,6 +31,8 @@ func unfit(k kind, r *translate.Resource, limits *Limits) error {
 		return r.Facts.Err
 	case r.Name == "" || len(r.Name) > maxName:
 		return fmt.Errorf("its name has %d bytes; from 1 to %d are possible", len(r.Name), maxName)
+	case r.Name != r.Facts.Name:
+		return fmt.Errorf("it is offered as %q but calls itself %q", r.Name, r.Facts.Name)
 	case r.Version == "":
 		return errors.New("it has no version")
 	case r.Body.GetTypeUrl() != k.URL():

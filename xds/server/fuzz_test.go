@@ -171,7 +171,7 @@ func FuzzTranslate(f *testing.F) {
 					if err != nil {
 						t.Fatalf("%s %s of %s (%s): %v", k, name, p.ID(), x.Subject, err)
 					}
-					if read := translate.FactsOf(name, m); read.Err != nil || !slices.Equal(read.Refs, x.Facts.Refs) {
+					if read := translate.FactsOf(m); read.Err != nil || read.Name != name || !slices.Equal(read.Refs, x.Facts.Refs) {
 						t.Errorf("%s %s of %s refers to %v and not to %v, or is not valid: %v", k, name, p.ID(), read.Refs, x.Facts.Refs, read.Err)
 					}
 					for _, ref := range x.Facts.Refs {

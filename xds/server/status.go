@@ -164,12 +164,7 @@ func (l *ledger) rejections() []Rejection {
 	for e := range l.rejected {
 		entries = append(entries, e)
 	}
-	slices.SortFunc(entries, func(a, b *entry) int {
-		if a.Kind != b.Kind {
-			return int(a.Kind - b.Kind)
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
+	slices.SortFunc(entries, func(a, b *entry) int { return a.Compare(b.key) })
 	out := make([]Rejection, 0, min(len(entries), maxRejected))
 	for _, e := range entries[:min(len(entries), maxRejected)] {
 		out = append(out, *e.rejection)

@@ -368,7 +368,7 @@ func TestInvalidIsHeldBack(t *testing.T) {
 	bad := edsCluster("b", -time.Second) // Envoy wants a positive timeout
 	w.put(kindCluster, "2", bad)
 	w.put(kindCluster, "1", edsCluster("liar", time.Second))
-	w[translate.TypeCluster]["liar"].Facts = translate.FactsOf("liar", edsCluster("a", time.Second))
+	w[translate.TypeCluster]["liar"].Facts = translate.FactsOf(edsCluster("a", time.Second))
 	r.put(w, newWorld(), 1)
 	c.ack(c.expect(translate.TypeCluster, "a"))
 	p := r.await("held back", func(p ProxyStatus) bool { return p.RejectedTotal == 2 && p.Types[kindCluster].Pending == 0 })

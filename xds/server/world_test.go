@@ -67,15 +67,9 @@ func (w world) since(before world) translate.Changes {
 }
 
 func (w world) put(k kind, version string, m proto.Message) world {
-	name := ""
-	switch m := m.(type) {
-	case interface{ GetClusterName() string }:
-		name = m.GetClusterName()
-	case interface{ GetName() string }:
-		name = m.GetName()
-	}
-	w[k.URL()][name] = &translate.Resource{
-		Name: name, Version: version, Body: pack(m), Facts: translate.FactsOf(name, m), Subject: "Test/" + name,
+	f := translate.FactsOf(m)
+	w[k.URL()][f.Name] = &translate.Resource{
+		Name: f.Name, Version: version, Body: pack(m), Facts: f, Subject: "Test/" + f.Name,
 	}
 	return w
 }

@@ -32,7 +32,7 @@ func pack(m proto.Message) *anypb.Any {
 // newResource marshals a resource, hashes it and looks at it.
 func newResource(name, subject string, m proto.Message) *Resource {
 	body := pack(m)
-	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: FactsOf(name, m), Subject: subject}
+	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: FactsOf(m), Subject: subject}
 }
 
 // part is a message within a resource, marshalled and looked at once and shared by
@@ -43,9 +43,7 @@ type part struct {
 }
 
 func newPart(m proto.Message) *part {
-	s := search{refs: map[Ref]struct{}{}}
-	s.look(m)
-	return &part{pack(m).Value, s.facts()}
+	return &part{pack(m).Value, FactsOf(m)}
 }
 
 func versionOf(body *anypb.Any) string {
@@ -60,20 +58,19 @@ const virtualHosts protowire.Number = 2
 // are marshalled already: the cost of one host's change does not grow with the others.
 func newRoutes(name, subject string, head *routev3.RouteConfiguration, hosts []*part) *Resource {
 	packed := pack(head)
-	found := search{refs: map[Ref]struct{}{}}
-	found.join(FactsOf(name, head))
+	known := make([]*Facts, len(hosts))
 	size := len(packed.Value)
 	for _, h := range hosts {
 		size += protowire.SizeTag(virtualHosts) + protowire.SizeBytes(len(h.value))
 	}
 	value := append(make([]byte, 0, size), packed.Value...)
-	for _, h := range hosts {
+	for i, h := range hosts {
 		value = protowire.AppendTag(value, virtualHosts, protowire.BytesType)
 		value = protowire.AppendBytes(value, h.value)
-		found.join(h.facts)
+		known[i] = h.facts
 	}
 	body := &anypb.Any{TypeUrl: packed.TypeUrl, Value: value}
-	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: found.facts(), Subject: subject}
+	return &Resource{Name: name, Version: versionOf(body), Body: body, Facts: FactsOf(head, known...), Subject: subject}
 }
 
 func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }

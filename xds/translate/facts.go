@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,9 +56,16 @@ type Ref struct {
 	Name string
 }
 
+// Compare orders by kind, then by name.
+func (r Ref) Compare(o Ref) int {
+	return cmp.Or(cmp.Compare(r.Kind, o.Kind), cmp.Compare(r.Name, o.Name))
+}
+
 // Facts is what a server needs to know of a resource's content. It is found when the
 // resource is made, of the message at hand: servers need not unmarshal anything. Immutable.
 type Facts struct {
+	// Name is what the resource calls itself.
+	Name string
 	// Err says that Envoy would refuse the resource: it breaks the validation rules of
 	// the protocol's definition.
 	Err error
@@ -65,44 +73,24 @@ type Facts struct {
 	Refs []Ref
 }
 
-// FactsOf looks at a resource and at what is packed inside it. It must have the name
-// that is given.
-func FactsOf(name string, m proto.Message) *Facts {
-	s := search{refs: map[Ref]struct{}{}}
-	s.look(m)
-	if own := nameOf(m); own != name {
-		s.errs = append(s.errs, fmt.Errorf("it is offered as %q but calls itself %q", name, own))
-	}
-	return s.facts()
-}
-
-// look validates and searches a message.
-func (s *search) look(m proto.Message) {
-	s.errs = append(s.errs, validate(m))
+// FactsOf looks at a resource and at what is packed inside it. What is known of its
+// parts, which m has none of, is added.
+func FactsOf(m proto.Message, parts ...*Facts) *Facts {
+	s := search{refs: map[Ref]struct{}{}, errs: []error{validate(m)}}
 	if _, ok := m.(*endpointv3.ClusterLoadAssignment); !ok { // nothing in there, and they are many
 		s.walk(m.ProtoReflect(), 0)
 	}
-}
-
-// join adds what is known of a part.
-func (s *search) join(f *Facts) {
-	s.errs = append(s.errs, f.Err)
-	for _, ref := range f.Refs {
-		s.refs[ref] = struct{}{}
+	for _, p := range parts {
+		s.errs = append(s.errs, p.Err)
+		for _, ref := range p.Refs {
+			s.refs[ref] = struct{}{}
+		}
 	}
-}
-
-func (s *search) facts() *Facts {
-	out := &Facts{Err: errors.Join(s.errs...)}
+	out := &Facts{Name: nameOf(m), Err: errors.Join(s.errs...)}
 	for ref := range s.refs {
 		out.Refs = append(out.Refs, ref)
 	}
-	slices.SortFunc(out.Refs, func(a, b Ref) int {
-		if a.Kind != b.Kind {
-			return int(a.Kind - b.Kind)
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
+	slices.SortFunc(out.Refs, Ref.Compare)
 	return out
 }
 

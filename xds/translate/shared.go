@@ -44,10 +44,11 @@ func (s *Shared) Update(in Input, delta resolve.Delta) *Shared {
 	for _, name := range delta.Frontends {
 		b.refresh(unitKey{kind: unitRoutes, name: name})
 	}
-	b.refreshBackends(delta)
+	units := unitsOf(delta)
+	b.refreshNeeded(units)
 	state, changes := b.done()
 	next := &Shared{state: state, token: new(byte), before: s.token, changes: changes}
-	for _, k := range unitsOf(delta) {
+	for _, k := range units {
 		next.units = append(next.units, []byte(k.String()))
 	}
 	return next

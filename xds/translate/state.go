@@ -155,7 +155,7 @@ func (s *State) Update(in Input, delta resolve.Delta) (*State, Changes) {
 			b.refresh(unitKey{kind: unitEntry, name: name})
 		}
 	}
-	b.refreshBackends(delta)
+	b.refreshNeeded(unitsOf(delta))
 	return b.done()
 }
 
@@ -308,9 +308,9 @@ func (b *edit) share(keep func() *Shared) {
 	}
 }
 
-// refreshBackends makes anew what the proxy has of the backends that delta names.
-func (b *edit) refreshBackends(delta resolve.Delta) {
-	for _, k := range unitsOf(delta) {
+// refreshNeeded makes anew those units that the proxy needs.
+func (b *edit) refreshNeeded(units []unitKey) {
+	for _, k := range units {
 		if b.needed(k) {
 			b.refresh(k)
 		}
